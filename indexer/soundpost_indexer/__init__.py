@@ -1,0 +1,1 @@
+"""Indexer: vector indexes that can always be rebuilt from the store."""

@@ -1,0 +1,1 @@
+"""Migrations: the database schema, version by version."""

@@ -1,0 +1,1 @@
+"""Archive: recordings go in, moments come out."""

@@ -1,0 +1,1 @@
+"""Audio: from a file on disk to windows, features and measurements."""

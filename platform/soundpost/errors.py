@@ -1,0 +1,250 @@
+"""Every error Soundpost raises: one root, one class a cause, the docstring is the message.
+
+The code of a class is part of the interface: it is kept on rows, printed by the command line and
+returned by the service, and never changes its meaning.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SoundpostError(Exception):
+    """Something in Soundpost went wrong."""
+
+    code: ClassVar[str] = "soundpost"
+    remedy: ClassVar[str] = "See the detail, and report it if it makes no sense."
+
+    def __init__(self, value: object = None, detail: str = "") -> None:
+        self.value = value
+        self.detail = detail
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        summary = (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
+        offender = "" if self.value is None else f": {self.value}"
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{summary}{offender}{detail}"
+
+
+# --- what a user pointed at -------------------------------------------------------------------
+
+
+class InputError(SoundpostError):
+    """The input cannot be used."""
+
+    code = "input"
+
+
+class PathNotFoundError(InputError):
+    """No such file or folder."""
+
+    code = "path-not-found"
+    remedy = "Check the spelling; a relative path starts at the current folder."
+
+
+class NoAudioFoundError(InputError):
+    """No audio files were found."""
+
+    code = "no-audio-found"
+    remedy = "Point at a folder with recordings, add --recursive, or widen --glob."
+
+
+class InvalidValueError(InputError):
+    """The value is not allowed."""
+
+    code = "invalid-value"
+    remedy = "See --help for what is accepted."
+
+
+class UnknownRecordingError(InputError):
+    """No recording has this id."""
+
+    code = "unknown-recording"
+    remedy = "List the ids with: soundpost recordings"
+
+
+class UnknownSourceError(InputError):
+    """No source has this name."""
+
+    code = "unknown-source"
+    remedy = "List the names with: soundpost sources"
+
+
+# --- one recording ----------------------------------------------------------------------------
+
+
+class AudioError(SoundpostError):
+    """The recording cannot be used."""
+
+    code = "audio"
+
+
+class UnreadableFileError(AudioError):
+    """The file cannot be opened."""
+
+    code = "unreadable-file"
+    remedy = "Check its permissions and that the disk or share is mounted."
+
+
+class BrokenLinkError(AudioError):
+    """The symbolic link points nowhere."""
+
+    code = "broken-link"
+    remedy = "Restore the file it points to, or remove the link."
+
+
+class NotAFileError(AudioError):
+    """This is a folder or a device, not a file."""
+
+    code = "not-a-file"
+    remedy = "Rename the folder, or ingest its contents by their own paths."
+
+
+class EmptyFileError(AudioError):
+    """The file holds no bytes."""
+
+    code = "empty-file"
+    remedy = "Copy it again from the recorder; the transfer probably failed."
+
+
+class NotAudioError(AudioError):
+    """The file is not in a known audio format."""
+
+    code = "not-audio"
+    remedy = "Check that it is a recording: its content does not match any known format."
+
+
+class NoAudioStreamError(AudioError):
+    """The file has no audio track."""
+
+    code = "no-audio-stream"
+    remedy = "Export it again with sound."
+
+
+class NoSamplesError(AudioError):
+    """The file has a header but no samples."""
+
+    code = "no-samples"
+    remedy = "The recorder probably stopped at once; delete it or record again."
+
+
+class TruncatedError(AudioError):
+    """The recording ends before its time or is damaged on the way."""
+
+    code = "truncated"
+    remedy = "What could be decoded is kept; copy the file again to get the rest."
+
+
+class NonFiniteSamplesError(AudioError):
+    """The recording contains samples that are not numbers (NaN or infinite)."""
+
+    code = "non-finite-samples"
+    remedy = "The faulty samples were replaced by silence; export the file again."
+
+
+class TooShortError(AudioError):
+    """The recording is too short to analyse."""
+
+    code = "too-short"
+    remedy = "Record at least 50 ms."
+
+
+class UnsupportedRateError(AudioError):
+    """The sample rate is outside what can be resampled."""
+
+    code = "unsupported-rate"
+    remedy = "Use a rate between 1 kHz and 768 kHz."
+
+
+class DecodeError(AudioError):
+    """The recording cannot be decoded."""
+
+    code = "decode-failed"
+    remedy = "Convert it with another program (for example to FLAC) and try again."
+
+
+class FileMissingError(AudioError):
+    """The file of this recording is no longer where it was."""
+
+    code = "file-missing"
+    remedy = "Put it back, or ingest it from its new place: it is recognised by its content."
+
+
+class FileChangedError(AudioError):
+    """The file of this recording is not the one that was ingested."""
+
+    code = "file-changed"
+    remedy = "Ingest it again; the new content becomes a recording of its own."
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+class ModelError(SoundpostError):
+    """The model cannot be used."""
+
+    code = "model"
+
+
+class ModelNotFoundError(ModelError):
+    """No such model."""
+
+    code = "model-not-found"
+    remedy = "Use 'compact', a folder with a CLAP checkpoint, or a hub name that can be reached."
+
+
+class BrokenCheckpointError(ModelError):
+    """The checkpoint fails its self-check."""
+
+    code = "broken-checkpoint"
+    remedy = "Use another checkpoint: this one gives wrong or useless vectors."
+
+
+class DataMissingError(SoundpostError):
+    """The training and evaluation data is not there."""
+
+    code = "data-missing"
+    remedy = "Set SOUNDPOST_DATA to the folder that holds audio.csv."
+
+
+# --- store and index --------------------------------------------------------------------------
+
+
+class StoreError(SoundpostError):
+    """The database cannot be used."""
+
+    code = "store"
+    remedy = "Check SOUNDPOST_DATABASE_URL and that the server is running."
+
+
+class SchemaError(StoreError):
+    """The database schema does not fit this version of Soundpost."""
+
+    code = "schema"
+    remedy = "Back up the database, then use the Soundpost version that fits it, or upgrade."
+
+
+class VectorIndexError(SoundpostError):
+    """The vector index cannot be used."""
+
+    code = "index"
+    remedy = "It is rebuilt from the database by: soundpost doctor --rebuild-index"
+
+
+class CorruptSnapshotError(VectorIndexError):
+    """The index snapshot does not match its checksum."""
+
+    code = "corrupt-snapshot"
+
+
+class DimensionError(VectorIndexError):
+    """The vectors do not have the dimension of the index."""
+
+    code = "dimension"
+    remedy = "Search with the model that filled the index."
+
+
+def describe(error: SoundpostError) -> str:
+    """Return code, message and remedy in one line, for logs and rows."""
+    return f"[{error.code}] {error}. {error.remedy}"

@@ -1,0 +1,1 @@
+"""Evaluation: what every shipped weight is worth, on held-out data."""

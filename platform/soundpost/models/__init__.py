@@ -1,0 +1,1 @@
+"""Models: the encoder protocol and the encoders and decoders behind it."""

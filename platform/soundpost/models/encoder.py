@@ -1,0 +1,72 @@
+"""The encoder protocol: audio and text in one unit-norm space, with frames and tags.
+
+Everything above (search, monitoring, explanation) knows only this. Two encoders implement it:
+`compact` (ours, shipped) and `clap` (any CLAP checkpoint of transformers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What an encoder is: enough to make its `models` row and to cut its windows.
+
+    `revision` names the exact weights; two encoders with equal revision give equal vectors.
+    """
+
+    name: str
+    revision: str
+    dimension: int
+    sample_rate_hz: int
+    window_s: float
+    hop_s: float
+    tag_labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AudioEncoding:
+    """What an encoder says of a batch of windows.
+
+    embedding: [B, D] unit norm. frames: [B, T, D] unit norm, in the same space, `frame_hop_s`
+    apart from the window's start. tags: [B, C] probabilities, C = len(spec.tag_labels), or None.
+    """
+
+    embedding: FloatArray
+    frames: FloatArray
+    frame_hop_s: float
+    tags: FloatArray | None
+
+
+@runtime_checkable
+class AudioTextEncoder(Protocol):
+    """Embeds audio and text into one space of unit vectors."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Name, revision, dimension, sample rate, window length and tag labels."""
+        ...
+
+    def encode_audio(self, waves: FloatArray) -> AudioEncoding:
+        """Encode mono windows [B, N] sampled at spec.sample_rate_hz, N up to the window's length."""
+        ...
+
+    def embed_audio(self, waves: FloatArray) -> FloatArray:
+        """Embed mono windows [B, N] to unit vectors [B, D]."""
+        ...
+
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        """Embed texts to unit vectors [len(texts), D]."""
+        ...
+
+    def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
+        """Turn cosines [Q, K] of queries [Q, D] into calibrated probabilities of relevance [Q, K]."""
+        ...

@@ -1,0 +1,1 @@
+"""Workers: Celery tasks over the platform (from the next release on)."""
