@@ -1,0 +1,198 @@
+"""The SQL tables: the only truth; index, files and messages can be rebuilt from them.
+
+Units: seconds from the start of the recording for `start_s` and `end_s`; wall-clock times are UTC.
+Vectors are little-endian bytes: `embeddings.vector` is float32 [D]; `embeddings.frames` is int8
+[S, D], one pooled frame vector a second, each value times 127.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from soundpost.errors import InvalidValueError
+
+# SQLite only autoincrements INTEGER; PostgreSQL needs 64 bits for years of windows.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+Document = JSON().with_variant(JSONB(), "postgresql")
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time: aware going in, UTC coming out, on every database.
+
+    Raises InvalidValueError for a naive time: it would silently mean another moment.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times and store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise InvalidValueError(value, "a time needs its zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give SQLite's naive times back their zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def utc_now() -> datetime:
+    """Return the present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Table(DeclarativeBase):
+    """Root of the mapped tables."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class Source(Table):
+    """A named microphone, machine, place or archive."""
+
+    __tablename__ = "sources"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    timezone: Mapped[str] = mapped_column(String(64), default="UTC")
+    cadence_s: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+class Recording(Table):
+    """One content, known by its SHA-256; a file that never became a recording has only a path.
+
+    status: queued, embedding, embedded, failed. A truncated recording is embedded as far as it
+    goes, with `error_code` saying why it ends early.
+    """
+
+    __tablename__ = "recordings"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    source_id: Mapped[int] = mapped_column(ForeignKey("sources.id"), index=True)
+    sha256: Mapped[str | None] = mapped_column(String(64), unique=True)
+    path: Mapped[str] = mapped_column(Text)
+    object_key: Mapped[str | None] = mapped_column(Text)
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    modified_ns: Mapped[int | None] = mapped_column(BigInteger)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
+    duration_s: Mapped[float | None] = mapped_column(Float)
+    sample_rate_hz: Mapped[int | None] = mapped_column(Integer)
+    channels: Mapped[int | None] = mapped_column(Integer)
+    format: Mapped[str | None] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16), default="queued", index=True)
+    truncated: Mapped[bool] = mapped_column(default=False)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(Text)
+    # Findings that do not stop it: clipped, silent, non-finite samples; [{"code", "detail"}].
+    remarks: Mapped[list[dict[str, Any]]] = mapped_column(Document, default=list)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+    __table_args__ = (Index("ix_recordings_path", "path"),)
+
+
+class EncoderModel(Table):
+    """The exact weights that made a vector."""
+
+    __tablename__ = "models"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    revision: Mapped[str] = mapped_column(String(64))
+    dimension: Mapped[int] = mapped_column(Integer)
+    sample_rate_hz: Mapped[int] = mapped_column(Integer)
+    window_s: Mapped[float] = mapped_column(Float)
+    hop_s: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+    __table_args__ = (UniqueConstraint("name", "revision"),)
+
+
+class Window(Table):
+    """A stretch of a recording; cut the same way for every model of the same window length."""
+
+    __tablename__ = "windows"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    recording_id: Mapped[int] = mapped_column(ForeignKey("recordings.id", ondelete="CASCADE"))
+    start_s: Mapped[float] = mapped_column(Float)
+    end_s: Mapped[float] = mapped_column(Float)
+    acoustics: Mapped[dict[str, Any]] = mapped_column(Document, default=dict)
+
+    __table_args__ = (UniqueConstraint("recording_id", "start_s", "end_s"),)
+
+
+class Embedding(Table):
+    """The vector of a window under a model; its id is the id in the index."""
+
+    __tablename__ = "embeddings"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    window_id: Mapped[int] = mapped_column(ForeignKey("windows.id", ondelete="CASCADE"))
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    vector: Mapped[bytes] = mapped_column(LargeBinary)
+    frames: Mapped[bytes] = mapped_column(LargeBinary)
+
+    __table_args__ = (
+        UniqueConstraint("window_id", "model_id"),
+        Index("ix_embeddings_model_id_id", "model_id", "id"),
+    )
+
+
+class Tag(Table):
+    """A sound class that a model hears in a window."""
+
+    __tablename__ = "tags"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    window_id: Mapped[int] = mapped_column(ForeignKey("windows.id", ondelete="CASCADE"))
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    label: Mapped[str] = mapped_column(String(100))
+    probability: Mapped[float] = mapped_column(Float)
+
+    __table_args__ = (
+        UniqueConstraint("window_id", "model_id", "label"),
+        Index("ix_tags_label_probability", "label", "probability"),
+    )
+
+
+class Tombstone(Table):
+    """An embedding that was deleted; snapshots made before it must not show it."""
+
+    __tablename__ = "tombstones"
+
+    embedding_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    deleted_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
