@@ -26,7 +26,8 @@ class Settings(BaseSettings):
         default="", description="SQLAlchemy URL; empty means SQLite in the home folder."
     )
     objects_url: str = Field(
-        default="", description="Where copied audio goes (file://, s3://, gs://, az://); empty: home."
+        default="",
+        description="Where copied audio goes (file://, s3://, gs://, az://); empty: home.",
     )
     data: Path = Field(
         default=Path("../shared/data"), description="Training and evaluation data (audio.csv)."

@@ -55,11 +55,18 @@ class AudioTextEncoder(Protocol):
         """Name, revision, dimension, sample rate, window length and tag labels."""
         ...
 
-    def encode_audio(self, waves: FloatArray) -> AudioEncoding:
-        """Encode mono windows [B, N] sampled at spec.sample_rate_hz, N up to the window's length."""
+    def encode_audio(
+        self, waves: FloatArray, lengths: NDArray[np.int64] | None = None
+    ) -> AudioEncoding:
+        """Encode mono windows [B, N] at spec.sample_rate_hz; lengths [B] are the valid samples.
+
+        What lies past a row's length is ignored, so short recordings can share a batch.
+        """
         ...
 
-    def embed_audio(self, waves: FloatArray) -> FloatArray:
+    def embed_audio(
+        self, waves: FloatArray, lengths: NDArray[np.int64] | None = None
+    ) -> FloatArray:
         """Embed mono windows [B, N] to unit vectors [B, D]."""
         ...
 

@@ -168,6 +168,8 @@ class Embedding(Table):
     __table_args__ = (
         UniqueConstraint("window_id", "model_id"),
         Index("ix_embeddings_model_id_id", "model_id", "id"),
+        # An id that was deleted must never come back: snapshots and tombstones go by it.
+        {"sqlite_autoincrement": True},
     )
 
 
