@@ -71,6 +71,27 @@ class UnknownSourceError(InputError):
     remedy = "List the names with: soundpost sources"
 
 
+class OutputExistsError(InputError):
+    """The output file is already there."""
+
+    code = "output-exists"
+    remedy = "Choose another name, or overwrite it with --force."
+
+
+class EmptyArchiveError(InputError):
+    """There is nothing to search yet."""
+
+    code = "empty-archive"
+    remedy = "Bring recordings in first: soundpost ingest FOLDER"
+
+
+class MissingExtraError(InputError):
+    """This needs a part of Soundpost that is not installed."""
+
+    code = "missing-extra"
+    remedy = "Install it with: pip install 'soundpost[cpu]' (or 'soundpost[gpu]')"
+
+
 # --- one recording ----------------------------------------------------------------------------
 
 
@@ -85,6 +106,13 @@ class UnreadableFileError(AudioError):
 
     code = "unreadable-file"
     remedy = "Check its permissions and that the disk or share is mounted."
+
+
+class UnusableNameError(AudioError):
+    """The name of the file is not valid UTF-8."""
+
+    code = "unusable-name"
+    remedy = "Rename the file; its name was written in another encoding."
 
 
 class BrokenLinkError(AudioError):
@@ -243,6 +271,17 @@ class DimensionError(VectorIndexError):
 
     code = "dimension"
     remedy = "Search with the model that filled the index."
+
+
+def error_class(code: str) -> type[SoundpostError] | None:
+    """Return the class of errors with this code, or None if there is none."""
+    kinds = [SoundpostError]
+    while kinds:
+        kind = kinds.pop()
+        if kind.code == code:
+            return kind
+        kinds.extend(kind.__subclasses__())
+    return None
 
 
 def describe(error: SoundpostError) -> str:
