@@ -108,13 +108,6 @@ class UnreadableFileError(AudioError):
     remedy = "Check its permissions and that the disk or share is mounted."
 
 
-class UnusableNameError(AudioError):
-    """The name of the file is not valid UTF-8."""
-
-    code = "unusable-name"
-    remedy = "Rename the file; its name was written in another encoding."
-
-
 class BrokenLinkError(AudioError):
     """The symbolic link points nowhere."""
 
