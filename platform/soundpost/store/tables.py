@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    CheckConstraint,
     DateTime,
     Dialect,
     Float,
@@ -25,9 +26,10 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from soundpost.errors import InvalidValueError
 
@@ -68,6 +70,29 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+# A file name is bytes and need not be UTF-8. Python shows a stray byte as a lone surrogate, which
+# no database stores; each one is kept as a character of the last private plane instead. NUL, which
+# PostgreSQL refuses, can only come from a message that quotes a damaged file.
+_STRAY_BYTES = range(0xDC80, 0xDD00)
+_TO_STORED = {byte: byte - 0xDC00 + 0x10FF00 for byte in _STRAY_BYTES} | {0: 0xFFFD}
+_FROM_STORED = {byte - 0xDC00 + 0x10FF00: byte for byte in _STRAY_BYTES}
+
+
+class PathText(TypeDecorator[str]):
+    """Text that may quote a file name of any bytes, and comes back as the same name."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Store what is not Unicode as private characters."""
+        return None if value is None else value.translate(_TO_STORED)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """Give the name back as Python's file functions take it."""
+        return None if value is None else value.translate(_FROM_STORED)
+
+
 def utc_now() -> datetime:
     """Return the present moment, aware, in UTC."""
     return datetime.now(UTC)
@@ -103,7 +128,7 @@ class Recording(Table):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     source_id: Mapped[int] = mapped_column(ForeignKey("sources.id"), index=True)
     sha256: Mapped[str | None] = mapped_column(String(64), unique=True)
-    path: Mapped[str] = mapped_column(Text)
+    path: Mapped[str] = mapped_column(PathText)
     object_key: Mapped[str | None] = mapped_column(Text)
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     modified_ns: Mapped[int | None] = mapped_column(BigInteger)
@@ -115,12 +140,27 @@ class Recording(Table):
     status: Mapped[str] = mapped_column(String(16), default="queued", index=True)
     truncated: Mapped[bool] = mapped_column(default=False)
     error_code: Mapped[str | None] = mapped_column(String(64))
-    error_detail: Mapped[str | None] = mapped_column(Text)
+    error_detail: Mapped[str | None] = mapped_column(PathText)
     # Findings that do not stop it: clipped, silent, non-finite samples; [{"code", "detail"}].
     remarks: Mapped[list[dict[str, Any]]] = mapped_column(Document, default=list)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
-    __table_args__ = (Index("ix_recordings_path", "path"),)
+    source: Mapped[Source] = relationship(lazy="joined", innerjoin=True, viewonly=True)
+
+    __table_args__ = (
+        CheckConstraint("status IN ('queued', 'embedding', 'embedded', 'failed')", name="status"),
+        Index("ix_recordings_path", "path"),
+        # Files that never became a recording: the latest failure of each path.
+        Index(
+            "uq_recordings_failed_path",
+            "path",
+            unique=True,
+            sqlite_where=text("sha256 IS NULL"),
+            postgresql_where=text("sha256 IS NULL"),
+        ),
+        # People quote these ids: a deleted one must not come to mean another recording.
+        {"sqlite_autoincrement": True},
+    )
 
 
 class EncoderModel(Table):
@@ -191,10 +231,19 @@ class Tag(Table):
 
 
 class Tombstone(Table):
-    """An embedding that was deleted; snapshots made before it must not show it."""
+    """An embedding that was deleted; snapshots made before it must not show it.
+
+    Its own id grows with every deletion, so that a reader can ask for what is new.
+    """
 
     __tablename__ = "tombstones"
 
-    embedding_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
-    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    embedding_id: Mapped[int] = mapped_column(BigId, unique=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
     deleted_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+    __table_args__ = (
+        Index("ix_tombstones_model_id_id", "model_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
