@@ -246,6 +246,13 @@ class SchemaError(StoreError):
     remedy = "Back up the database, then use the Soundpost version that fits it, or upgrade."
 
 
+class AudioStoreError(SoundpostError):
+    """The store of copied audio cannot be used."""
+
+    code = "audio-store"
+    remedy = "Check SOUNDPOST_OBJECTS_URL, its credentials and that there is room."
+
+
 class VectorIndexError(SoundpostError):
     """The vector index cannot be used."""
 
