@@ -94,7 +94,7 @@ def create_recordings() -> None:
         sa.Column("error_detail", sa.Text()),
         sa.Column("remarks", DOCUMENT, nullable=False),
         sa.Column("created_at", TIME, nullable=False),
-        sa.CheckConstraint(STATUSES, name="ck_recordings_status"),
+        sa.CheckConstraint(STATUSES, name=op.f("ck_recordings_status")),
         sa.ForeignKeyConstraint(
             ["source_id"], ["sources.id"], name="fk_recordings_source_id_sources"
         ),
