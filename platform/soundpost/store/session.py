@@ -13,17 +13,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import (
     ArgumentError,
-    DatabaseError,
     DataError,
+    DBAPIError,
     IntegrityError,
-    InterfaceError,
     NotSupportedError,
     ProgrammingError,
+    StatementError,
 )
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from soundpost.errors import SchemaError, StoreError
+from soundpost.errors import SchemaError, SoundpostError, StoreError
 
 # The newest migration; revisions are numbered so that older and newer can be told apart.
 SCHEMA_REVISION = "0001"
@@ -39,7 +39,7 @@ _READING = {"soundpost_reading": True, "postgresql_readonly": True}
 class Store:
     """The database: an engine and the two kinds of transaction.
 
-    `session` is for anything that writes; `reading` sees one state and never waits for a writer.
+    `session` is for anything that writes; `reading` never waits for a writer.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -145,11 +145,16 @@ def hide_password(url: URL) -> str:
 
 @contextmanager
 def outages_as_store_error(url: URL) -> Iterator[None]:
-    """Turn what the operator can mend (server, disk, lock, damage) into StoreError."""
+    """Turn what the operator can mend (server, disk, lock, damage) into StoreError.
+
+    An error of ours from within a statement, such as a time without a zone, comes out as itself.
+    """
     try:
         yield
-    except (DatabaseError, InterfaceError) as error:
-        if isinstance(error, _OUR_MISTAKES):
+    except StatementError as error:
+        if isinstance(error.orig, SoundpostError):
+            raise error.orig from error
+        if isinstance(error, _OUR_MISTAKES) or not isinstance(error, DBAPIError):
             raise
         reason = " ".join(str(error.orig).split())
         raise StoreError(hide_password(url), reason) from error
