@@ -1,0 +1,93 @@
+# Everything a developer or a newcomer runs. Only Python (3.11 or newer) and pip are needed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first Python on the path that is new enough.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+# cpu and gpu bring different builds of the same module, so an environment holds one of them.
+SOUNDPOST_ACCELERATOR ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+LOCK := requirements/$(SOUNDPOST_ACCELERATOR).txt
+INSTALLED := $(VENV)/.installed-$(SOUNDPOST_ACCELERATOR)
+OTHERS = $(filter-out $(INSTALLED) $(INSTALLED)-train,$(wildcard $(VENV)/.installed-*))
+COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 \
+	--no-emit-package torch --constraints requirements/torch.txt \
+	--custom-compile-command "make lock"
+# Hands arguments on: make test ARGS="-k clap"
+ARGS ?=
+
+.PHONY: help
+help: ## List what make can do
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
+		| awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
+
+.PHONY: install
+install: $(INSTALLED) ## Create .venv with the locked versions (the others do it by themselves)
+
+.PHONY: demo
+demo: $(INSTALLED) ## Build a small archive, ingest it and search it
+	$(BIN)/soundpost demo $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED) ## Run the tests
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure the speed and write docs/benchmarks.md
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+.PHONY: eval-encoder
+eval-encoder: $(INSTALLED) ## Measure how well the encoder finds sounds by text
+	$(BIN)/python -m soundpost.evaluation.encoder $(ARGS)
+
+.PHONY: train-encoder
+train-encoder: $(INSTALLED)-train ## Train the compact encoder (needs SOUNDPOST_DATA)
+	$(BIN)/python -m soundpost.training.compact $(ARGS)
+
+.PHONY: lock
+lock: $(INSTALLED) ## Pin the dependencies anew (UPGRADE=1 takes the newest versions)
+	$(COMPILE) --extra cpu --output-file requirements/cpu.txt $(if $(UPGRADE),--upgrade)
+	$(COMPILE) --extra gpu --constraints requirements/cpu.txt --output-file requirements/gpu.txt
+	$(COMPILE) --constraints requirements/cpu.txt --output-file requirements/bare.txt
+	$(COMPILE) --extra dev --constraints requirements/cpu.txt \
+		--output-file requirements/dev.txt $(if $(UPGRADE),--upgrade)
+	$(COMPILE) --extra train --constraints requirements/cpu.txt \
+		--output-file requirements/train.txt $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## Remove .venv and everything that was built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and alone: pip takes the build that its own configuration (find-links) offers,
+# and what follows finds it there. The locks name every other package, so nothing is resolved.
+$(INSTALLED): requirements/torch.txt $(LOCK) requirements/dev.txt pyproject.toml
+	$(if $(OTHERS),@echo "$(VENV) was made for another accelerator; making it anew." && rm -rf $(VENV))
+	$(if $(PYTHON),,$(error No Python 3.11 or newer was found; name one: make PYTHON=/path/to/python3))
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "Install Python's venv module (Debian: apt-get install python3-venv)."; exit 1; }
+	$(PIP) install --quiet --requirement requirements/torch.txt --constraint $(LOCK)
+	$(PIP) install --quiet --no-deps --requirement $(LOCK) --requirement requirements/dev.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	@touch $@
+
+$(INSTALLED)-train: $(INSTALLED) requirements/train.txt
+	$(PIP) install --quiet --no-deps --requirement requirements/train.txt
+	$(PIP) check
+	@touch $@
