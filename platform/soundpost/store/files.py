@@ -27,6 +27,8 @@ from soundpost.errors import (
 )
 
 CHUNK_BYTES = 4 * 1024 * 1024
+# Each holds a few chunks in memory.
+UPLOADS_AT_ONCE = 3
 _PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _CONTENT_NAME = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
 
@@ -74,7 +76,8 @@ class AudioFiles:
             size_bytes = path.stat().st_size
         with self._using(key):
             if self._size_of(key) != size_bytes:
-                obstore.put(self._store, key, _verified_chunks(path, sha256))
+                chunks = _verified_chunks(path, sha256)
+                obstore.put(self._store, key, chunks, max_concurrency=UPLOADS_AT_ONCE)
         return key
 
     def open_local(self, audio: StoredAudio) -> Path:
