@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sqlalchemy import func, select
@@ -209,6 +209,61 @@ def test_windows_are_filtered_by_the_wall_clock_to_the_microsecond(archive: Arch
     assert found(source="hall", before=zurich + tick) == ids[:1]
     with pytest.raises(InvalidValueError, match="zone"):
         found(after=datetime(2026, 6, 1))  # noqa: DTZ001 - the naive time is what is tested
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+02:00", "9999-12-31T23:00:00-02:00"])
+def test_the_ends_of_the_calendar_are_refused(archive: Archive, text: str) -> None:
+    moment = datetime.fromisoformat(text)
+    for bound in ("after", "before"):
+        with (
+            pytest.raises(InvalidValueError, match="year"),
+            archive.store.reading() as session,
+        ):
+            embeddings.allowed_ids(session, archive.model_id, **{bound: moment})
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    after_us=st.none() | st.integers(-200_000_000_000, 200_000_000_000),
+    before_us=st.none() | st.integers(-200_000_000_000, 200_000_000_000),
+)
+def test_the_filter_agrees_with_its_definition(
+    days: tuple[Archive, list[tuple[int, timedelta]]],
+    after_us: int | None,
+    before_us: int | None,
+) -> None:
+    archive, known = days
+    after = None if after_us is None else timedelta(microseconds=after_us)
+    before = None if before_us is None else timedelta(microseconds=before_us)
+    expected = [
+        key
+        for key, begin in known
+        if (before is None or begin < before)
+        and (after is None or begin + timedelta(seconds=10) > after)
+    ]
+    with archive.store.reading() as session:
+        found = embeddings.allowed_ids(
+            session,
+            archive.model_id,
+            after=None if after is None else NOON + after,
+            before=None if before is None else NOON + before,
+        )
+    assert found.tolist() == expected
+
+
+@pytest.fixture
+def days(archive: Archive) -> tuple[Archive, list[tuple[int, timedelta]]]:
+    """Recordings of two days and one that is longer than a day: (id, begin after NOON) each."""
+    known = []
+    for start_s in (-100_000.0, -40_000.0, 0.0, 50_000.0):
+        begin = timedelta(seconds=start_s)
+        recording_id = archive.recording(NOON + begin)
+        for offset_s in (0.0, 3_600.3, 86_400.0, 90_000.1):
+            row = rows(1)[0]
+            window = WindowRow(offset_s, offset_s + 10.0, {}, row.vector, row.frames)
+            [key] = archive.add(recording_id, [window])
+            known.append((key, begin + timedelta(seconds=offset_s)))
+    return archive, known
 
 
 @settings(max_examples=30)
