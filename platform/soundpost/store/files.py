@@ -26,8 +26,8 @@ from soundpost.errors import (
     UnreadableFileError,
 )
 
-CHUNK_BYTES = 4 * 1024 * 1024
-# Each holds a few chunks in memory.
+CHUNK_BYTES = 1024 * 1024
+# Each holds a part of five megabytes, beside the chunks that wait for it.
 UPLOADS_AT_ONCE = 3
 _PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _CONTENT_NAME = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,8})?")
