@@ -11,11 +11,11 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from httpx2 import HTTPError
@@ -169,8 +169,10 @@ def _revision(files: list[Path]) -> str:
 
 
 def _read_model(name: str, folder: Path) -> ClapModel:
+    # Its annotation leaves out that it returns a pair with `output_loading_info`.
+    load = cast(Callable[..., tuple[ClapModel, dict[str, Any]]], ClapModel.from_pretrained)
     try:
-        model, report = ClapModel.from_pretrained(
+        model, report = load(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as cause:
@@ -180,7 +182,8 @@ def _read_model(name: str, folder: Path) -> ClapModel:
         raise BrokenCheckpointError(
             name, f"missing weights: {len(missing)} tensors, the first is {missing[0]}"
         )
-    return model.float().eval()
+    model.float().eval()
+    return model
 
 
 def _read_extractor(name: str, folder: Path) -> ClapFeatureExtractor:
@@ -214,7 +217,7 @@ def read_calibration(name: str, folder: Path) -> Calibration:
     return calibration
 
 
-def _read_json(name: str, path: Path) -> dict[str, object]:
+def _read_json(name: str, path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as cause:
