@@ -1,0 +1,242 @@
+"""What each file is to the archive before it is decoded: new, known, moved, or unusable.
+
+Files are examined (header, hash, copy) by threads some way ahead, and admitted in their own order
+by one thread, so that of two equal files the first is always the recording.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from soundpost.archive.plan import Plan, Workload
+from soundpost.archive.prepare import Job
+from soundpost.archive.relay import Feed, StoppedError, Stopwatch
+from soundpost.archive.summary import Finding, Summary
+from soundpost.audio.decode import AudioInfo, probe
+from soundpost.errors import AudioError, DecodeError, SoundpostError, UnreadableFileError
+from soundpost.store import recordings, windows
+from soundpost.store.files import AudioFiles, sha256_of
+from soundpost.store.session import Store
+from soundpost.store.tables import Embedding, Recording, Window
+
+_AHEAD = 64
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A file as it was found; without a hash it is unusable, or known and unchanged."""
+
+    path: Path
+    size_bytes: int | None = None
+    modified_ns: int | None = None
+    info: AudioInfo | None = None
+    sha256: str | None = None
+    object_key: str | None = None
+    fault: AudioError | None = None
+
+
+class Triage:
+    """Turns files into jobs for what is not embedded yet, and counts everything else.
+
+    It is the only writer of `summary.duplicate`, `moved` and `dated`. `writing` is held around
+    transactions, so that the threads of this process queue here and not at the database.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        objects: AudioFiles | None,
+        plan: Plan,
+        summary: Summary,
+        stopwatch: Stopwatch,
+        writing: threading.Lock,
+    ) -> None:
+        self._store = store
+        self._objects = objects
+        self._plan = plan
+        self._summary = summary
+        self._stopwatch = stopwatch
+        self._writing = writing
+        self._claimed: set[int] = set()
+
+    def run(self, files: Sequence[Path], jobs: Feed[Job], workload: Workload) -> None:
+        """Admit files one after the other; returns early when nobody takes jobs any more."""
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="examine")
+        try:
+            for group in _in_groups(self._examinations(files, pool)):
+                for job, file in self._admit_all(group):
+                    workload.examined(file.size_bytes or 0, self._to_do_s(job, file))
+                    if job is not None:
+                        jobs.put(job)
+        except StoppedError:
+            return
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            jobs.end()
+
+    def _examinations(
+        self, files: Sequence[Path], pool: ThreadPoolExecutor
+    ) -> Iterator[Future[Examined]]:
+        left = iter(files)
+        while chunk := list(islice(left, _AHEAD)):
+            unchanged = self._unchanged(chunk)
+            for path in chunk:
+                yield pool.submit(self._examine, path, path in unchanged)
+
+    def _unchanged(self, paths: Sequence[Path]) -> set[Path]:
+        """Return the files that are known under their path and not touched since."""
+        with self._store.reading() as session:
+            known = {row.path: row for row in _finished_at(session, self._plan.model_id, paths)}
+        return {path for path in paths if self._is_unchanged(path, known.get(str(path)))}
+
+    def _is_unchanged(self, path: Path, known: Recording | None) -> bool:
+        if known is None or (self._objects is not None and known.object_key is None):
+            return False
+        if known.started_at is None and self._plan.timing.moment(path) is not None:
+            return False
+        try:
+            state = path.stat()
+        except OSError:
+            return False
+        return (state.st_size, state.st_mtime_ns) == (known.size_bytes, known.modified_ns)
+
+    def _examine(self, path: Path, unchanged: bool) -> Examined:
+        """Find out what a file is; what is wrong with it is in the answer, never raised."""
+        if unchanged:
+            return Examined(path)
+        try:
+            with self._stopwatch.stage("probe"):
+                info = probe(path)
+            state = path.stat()
+            with self._stopwatch.stage("hash"):
+                sha256 = sha256_of(path)
+            key = self._objects.put(path, sha256) if self._objects is not None else None
+            return Examined(path, state.st_size, state.st_mtime_ns, info, sha256, key)
+        except AudioError as error:
+            return Examined(path, fault=error)
+        except SoundpostError:
+            # The database or the object store is at fault, and every other file would meet it too.
+            raise
+        except OSError as error:
+            fault: AudioError = UnreadableFileError(path, error.strerror or str(error))
+            fault.__cause__ = error
+        # One file must never stop a batch, and decoders meet broken ones with errors of any kind.
+        except Exception as error:  # noqa: BLE001
+            fault = DecodeError(path, f"{type(error).__name__}: {error}")
+            fault.__cause__ = error
+        return Examined(path, fault=fault)
+
+    def _admit_all(self, group: Sequence[Examined]) -> list[tuple[Job | None, Examined]]:
+        with self._writing, self._stopwatch.stage("store"), self._store.session() as session:
+            return [(self._admit(session, file), file) for file in group]
+
+    def _admit(self, session: Session, file: Examined) -> Job | None:
+        if file.fault is not None:
+            self._refuse(session, file, file.fault)
+            return None
+        if file.sha256 is None or file.info is None:
+            self._summary.duplicate += 1
+            return None
+        recording, is_new = recordings.add(session, self._new(file, file.info, file.sha256))
+        if is_new:
+            self._claimed.add(recording.id)
+            return Job(recording.id, file.path)
+        return self._recognise(session, file, recording)
+
+    def _refuse(self, session: Session, file: Examined, fault: AudioError) -> None:
+        row = recordings.record_failure(session, self._plan.source_id, str(file.path), fault)
+        self._summary.failed.append(Finding.from_error(str(file.path), fault, row.id))
+
+    def _new(self, file: Examined, info: AudioInfo, sha256: str) -> recordings.NewRecording:
+        moment = self._plan.timing.moment(file.path)
+        return recordings.NewRecording(
+            source_id=self._plan.source_id,
+            sha256=sha256,
+            path=str(file.path),
+            size_bytes=file.size_bytes or 0,
+            modified_ns=file.modified_ns or 0,
+            object_key=file.object_key,
+            started_at=moment.at if moment else None,
+            duration_s=info.duration_s,
+            sample_rate_hz=info.sample_rate_hz,
+            channels=info.channels,
+            format=info.format,
+        )
+
+    def _recognise(self, session: Session, file: Examined, known: Recording) -> Job | None:
+        """Bring a known recording up to date; return a job if it was never finished."""
+        moved = self._relocate(session, file, known)
+        self._complete(session, file, known)
+        if known.id not in self._claimed:
+            self._claimed.add(known.id)
+            if not _is_finished(session, known, self._plan.model_id):
+                done = windows.last_complete(session, known.id, self._plan.model_id)
+                return Job(known.id, file.path, done)
+        self._summary.moved += moved
+        self._summary.duplicate += not moved
+        return None
+
+    def _relocate(self, session: Session, file: Examined, known: Recording) -> bool:
+        same = known.path == str(file.path)
+        if not same and Path(known.path).is_file():
+            return False
+        size_bytes, modified_ns = file.size_bytes or 0, file.modified_ns or 0
+        recordings.relocate(session, known.id, str(file.path), size_bytes, modified_ns)
+        return not same
+
+    def _complete(self, session: Session, file: Examined, known: Recording) -> None:
+        moment = self._plan.timing.moment(file.path)
+        if known.started_at is None and moment is not None:
+            recordings.describe(session, known.id, started_at=moment.at)
+            self._summary.dated += known.id not in self._claimed
+        if known.object_key is None and file.object_key is not None:
+            recordings.describe(session, known.id, object_key=file.object_key)
+
+    def _to_do_s(self, job: Job | None, file: Examined) -> float:
+        if job is None or file.info is None:
+            return 0.0
+        return max(0.0, (file.info.duration_s or 0.0) - job.skip * self._plan.hop_s)
+
+
+def _in_groups(futures: Iterable[Future[Examined]]) -> Iterator[list[Examined]]:
+    """Wait for the first of the examinations, then take along what else is ready."""
+    source = iter(futures)
+    pending = deque(islice(source, _AHEAD))
+    while pending:
+        group = [pending.popleft().result()]
+        while pending and pending[0].done():
+            group.append(pending.popleft().result())
+        yield group
+        pending.extend(islice(source, _AHEAD - len(pending)))
+
+
+def _finished_at(session: Session, model_id: int, paths: Sequence[Path]) -> list[Recording]:
+    statement = select(Recording).where(
+        Recording.path.in_([str(path) for path in paths]), Recording.sha256.is_not(None)
+    )
+    rows = session.scalars(statement.order_by(Recording.id))
+    return [row for row in rows if _is_finished(session, row, model_id)]
+
+
+def _is_finished(session: Session, recording: Recording, model_id: int) -> bool:
+    """Tell whether this model has embedded a recording to its end, not only some model."""
+    if recording.status != "embedded":
+        return False
+    statement = (
+        select(func.max(Window.end_s))
+        .join(Embedding, Embedding.window_id == Window.id)
+        .where(Window.recording_id == recording.id, Embedding.model_id == model_id)
+    )
+    until_s: float | None = session.scalar(statement)
+    rate_hz = recording.sample_rate_hz or 1
+    return until_s is not None and until_s >= (recording.duration_s or 0.0) - 1.5 / rate_hz
