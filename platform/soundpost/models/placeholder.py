@@ -128,8 +128,8 @@ def _listen(wave: FloatArray) -> tuple[FloatArray, FloatArray]:
         return _axis(_SILENCE_AXIS), np.array([0.0, 0.0, 1.0], dtype=np.float32)
     power = _power_spectrum(wave)
     # Flatness (geometric over arithmetic mean) of a tone in white noise is about the noise's
-    # share of the power, so it divides the vector between pitch and noise.
-    noise = float(np.exp(np.mean(np.log(power))) / np.mean(power))
+    # share of the power, so it divides the vector between pitch and noise. Rounding may pass one.
+    noise = min(1.0, float(np.exp(np.mean(np.log(power))) / np.mean(power)))
     peaks = np.where(power > _PEAK_OVER_MEDIAN * np.median(power), power, 0.0)
     vector = np.sqrt(1.0 - noise) * _pitch_vector(_BINS_HZ[_AUDIBLE], peaks)
     vector[_NOISE_AXIS] = np.sqrt(noise)
