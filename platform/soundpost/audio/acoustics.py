@@ -1,14 +1,14 @@
 """Acoustic measures of one window: levels, bands, spectral shape, modulation, onsets, faults.
 
 Conventions
-- 0 dBFS is the RMS of a full-scale square wave: a level is 20 log10(RMS) and a full-scale sine reads
-  -3.01 dBFS, so that peak minus level is the crest factor. AES17 calls the sine 0 dBFS: add
+- 0 dBFS is the RMS of a full-scale square wave: a level is 20 log10(RMS) and a full-scale sine
+  reads -3.01 dBFS, so that peak minus level is the crest factor. AES17 calls the sine 0 dBFS: add
   `AES17_OFFSET_DB` to a level to read it that way.
 - The mean of the window (the converter's offset) is removed before everything but the peak.
 - No level is below `LEVEL_FLOOR_DBFS`, so digital silence is a number too.
 
-One averaged power spectrum serves every spectral measure: half-second frames, half overlapping, under
-a sine window, whose squares add up to one: each sample weighs the same and no energy is lost.
+One averaged power spectrum serves every spectral measure: half-second frames, half overlapping,
+under a sine window, whose squares add up to one: each sample weighs the same, none is lost.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Acoustics:
     """What was measured on one window; see the module for the conventions.
 
     level_dbfs: RMS level. peak_dbfs: largest absolute sample. a_level_dbfs: A-weighted RMS level.
-    third_octave_dbfs: levels of the bands at `THIRD_OCTAVE_CENTRES_HZ` that lie below half the rate.
+    third_octave_dbfs: levels of the bands at `THIRD_OCTAVE_CENTRES_HZ` below half the rate.
     centroid_hz: mean frequency of the power spectrum. flatness: geometric over arithmetic mean of
     the power spectrum, 0 (tone) to 1 (white). modulation: RMS of the envelope in each of
     `MODULATION_BANDS_HZ` over its mean. modulation_hz, modulation_depth: the strongest line of the
@@ -409,7 +409,7 @@ def _envelope(squares: FloatArray, kernel: _EnvelopeKernel) -> FloatArray:
 
 
 def _strongest(depths: DoubleArray, tables: _ModulationTables) -> tuple[float, float]:
-    """Frequency in Hz and depth of the highest line, refined by a parabola through its logarithm."""
+    """Frequency in Hz and depth of the highest line, refined by a parabola through its log."""
     searched = depths[tables.first : tables.last]
     if searched.size == 0 or searched.max() <= 1e-9:
         return 0.0, 0.0
@@ -446,7 +446,7 @@ def _onsets_per_s(wave: FloatArray, squares: FloatArray, sample_rate_hz: int) ->
 
 
 def _rises_db(squares: FloatArray, frame: int) -> FloatArray:
-    """How far each frame's level stands above the louder of those two and three frames before it."""
+    """How far each frame's level stands above the louder of those two and three before it."""
     # The derivative is one sample short: the last frame may be too, and counts as it is.
     count = (len(squares) + 1) // frame
     whole = len(squares) // frame
