@@ -52,6 +52,9 @@ def options(
 
 def main() -> None:
     """Run the command line; an error of Soundpost ends with code 2 and its remedy."""
+    # Threads of a model that wait for each other otherwise spin, and take the very cores that
+    # decode the next recordings: an ingest takes twice as long. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with platform_needed():
             app()

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from soundpost.config import Settings, load_settings
-from soundpost.errors import MissingExtraError, SchemaError, StoreError
+from soundpost.errors import MissingExtraError, SchemaError, SoundpostError, StoreError
 
 if TYPE_CHECKING:
     from soundpost.models.encoder import AudioTextEncoder
@@ -34,9 +34,13 @@ class Workspace:
 
         url = self.settings.resolved_database_url
         store = open_store(url)
-        if store.revision() != SCHEMA_REVISION:
-            self._upgrade(store, url)
-        store.check_schema()
+        try:
+            if store.revision() != SCHEMA_REVISION:
+                self._upgrade(store, url)
+            store.check_schema()
+        except SoundpostError:
+            store.close()
+            raise
         return store
 
     @cached_property

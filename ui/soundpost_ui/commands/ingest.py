@@ -210,7 +210,7 @@ def _options(
         timing=Timing(moment, time_from_name, zone),
         copy=copy,
         batch_size=workspace.settings.batch_size,
-        threads=workspace.settings.threads,
+        threads=workspace.settings.threads // 2,
     )
 
 

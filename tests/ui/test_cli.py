@@ -1,0 +1,327 @@
+"""The command line in one process: what is printed where, and what it takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+import soundfile
+from rich.text import Text
+
+from soundpost.archive.search import MIN_SCORE
+from soundpost.archive.summary import Progress
+from soundpost.config import load_settings
+from soundpost.errors import InvalidValueError
+from soundpost_ui import terminal
+from soundpost_ui.cli import main
+from soundpost_ui.commands.search import DEFAULT_MIN_SCORE
+from soundpost_ui.demo import choose_real_clips
+from soundpost_ui.progress import describe, showing_progress
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def soundpost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Told]]:
+    """Return a function that runs the command line with a home of its own."""
+    monkeypatch.setenv("SOUNDPOST_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SOUNDPOST_ENCODER", "placeholder:tone")
+    monkeypatch.setenv("SOUNDPOST_INDEX", "exact")
+    monkeypatch.delenv("SOUNDPOST_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str | Path) -> Told:
+        load_settings.cache_clear()
+        monkeypatch.setattr(sys, "argv", ["soundpost", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        code = ended.value.code
+        return Told(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    yield run
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def tone(tmp_path: Path) -> Path:
+    """Five seconds of 440 Hz."""
+    path = tmp_path / "20260315_043000.wav"
+    time_s = np.arange(5 * 8_000) / 8_000
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time_s), 8_000)
+    return path
+
+
+def test_help_lists_every_command(soundpost: Callable[..., Told]) -> None:
+    told = soundpost("--help")
+    assert told.code == 0
+    for name in ("ingest", "search", "similar", "clip", "recordings", "sources", "models"):
+        assert name in told.out
+    for name in ("delete", "doctor", "upgrade", "demo"):
+        assert name in told.out
+
+
+def test_results_go_to_stdout_and_hints_to_stderr(
+    soundpost: Callable[..., Told], tone: Path
+) -> None:
+    assert "1 ingested" in soundpost("ingest", tone).out
+    found = soundpost("search", "440 hz")
+    assert found.code == 0
+    assert "20260315_043000.wav" in found.out
+    assert found.err == ""
+    missed = soundpost("search", "a choir")
+    assert missed.out == "Nothing found above 0.30.\n"
+    assert "The nearest" in missed.err
+
+
+def test_a_filter_that_meets_nothing_says_so(soundpost: Callable[..., Told], tone: Path) -> None:
+    soundpost("ingest", tone)
+    told = soundpost("search", "440 hz", "--after", "2030-01-01")
+    assert "No recording meets the filters" in told.err
+
+
+def test_times_are_read_in_the_zone_of_the_source(
+    soundpost: Callable[..., Told], tone: Path
+) -> None:
+    soundpost("ingest", tone, "--time-from-name", "--timezone", "Asia/Tokyo", "--source", "roof")
+
+    def hits(*args: str) -> int:
+        told = soundpost("search", "440 hz", "--json", *args)
+        return len(json.loads(told.out)["hits"])
+
+    assert hits("--source", "roof", "--after", "2026-03-15T04:29") == 1
+    assert hits("--source", "roof", "--after", "2026-03-15T04:31") == 0
+    assert hits("--after", "2026-03-14T19:29", "--before", "2026-03-14T19:31") == 1
+    assert hits("--after", "2026-03-15T04:29", "--timezone", "Asia/Tokyo") == 1
+
+
+def test_started_at_and_time_from_name_exclude_each_other(
+    soundpost: Callable[..., Told], tone: Path
+) -> None:
+    told = soundpost("ingest", tone, "--time-from-name", "--started-at", "2026-03-15")
+    assert told.code == 2
+    assert "[invalid-value]" in told.err
+
+
+def test_a_list_can_be_given_twice_over(
+    soundpost: Callable[..., Told], tone: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text(f"{tone}\n")
+    told = soundpost("ingest", "@list.txt", "--from-file", "list.txt", "--json")
+    assert json.loads(told.out)["files"] == 1
+
+
+def test_deleting_asks_first(
+    soundpost: Callable[..., Told], tone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    soundpost("ingest", tone)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    assert soundpost("delete", "1").code == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert "Deleted 1 recording" in soundpost("delete", "1").out
+    assert json.loads(soundpost("recordings", "--json").out)["total"] == 0
+
+
+def test_recordings_can_be_filtered_and_limited(
+    soundpost: Callable[..., Told], tone: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.wav").touch()
+    soundpost("ingest", ".")
+    failed = json.loads(soundpost("recordings", "--status", "failed", "--json").out)
+    assert [row["error_code"] for row in failed["recordings"]] == ["empty-file"]
+    assert "1 of 2" in soundpost("recordings", "--limit", "1").err
+    assert "remedy for empty-file" in soundpost("recordings").err
+    assert "none that meets" in soundpost("recordings", "--after", "2030-01-01").err
+
+
+def test_the_doctor_rebuilds_and_reports(soundpost: Callable[..., Told], tone: Path) -> None:
+    soundpost("ingest", tone)
+    told = soundpost("doctor", "--rebuild-index", "--json")
+    checks = json.loads(told.out)
+    assert told.code == 0
+    assert {"versions", "settings", "disk", "database", "model", "index"} <= {
+        check["name"] for check in checks
+    }
+    assert all(check["level"] == "ok" for check in checks if check["name"] == "index")
+
+
+def test_the_doctor_reports_what_cannot_be_opened(
+    soundpost: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOUNDPOST_ENCODER", "/no/such/folder")
+    told = soundpost("doctor")
+    assert told.code == 1
+    assert "[model-not-found]" in told.out
+
+
+def test_the_doctor_warns_of_another_models_archive(
+    soundpost: Callable[..., Told], tone: Path
+) -> None:
+    import sqlite3
+
+    soundpost("ingest", tone)
+    with sqlite3.connect("home/soundpost.db") as database:
+        database.execute("UPDATE models SET revision = 'older'")
+    database.close()
+    assert "embedded by another model" in soundpost("doctor").out
+    told = soundpost("search", "440 hz")
+    assert "[empty-archive]" in told.err and "ingest them again" in told.err
+
+
+def test_an_upgrade_says_from_where_to_where(soundpost: Callable[..., Told]) -> None:
+    told = soundpost("upgrade")
+    assert told.out == "The tables are at revision empty to 0001.\n"
+    assert "as it was" in soundpost("upgrade").out
+
+
+@pytest.mark.postgres
+def test_a_server_is_not_upgraded_unasked(
+    soundpost: Callable[..., Told],
+    postgres_server: Any,
+    tone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database = postgres_server.create()
+    monkeypatch.setenv("SOUNDPOST_DATABASE_URL", postgres_server.url(database))
+    told = soundpost("sources")
+    assert told.code == 2
+    assert "[schema]" in told.err and "soundpost upgrade" in told.err
+    soundpost("upgrade")
+    assert "1 ingested" in soundpost("ingest", tone).out
+    assert "20260315_043000.wav" in soundpost("search", "440 hz").out
+
+
+def test_a_setting_that_cannot_be_is_named(
+    soundpost: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOUNDPOST_INDEX", "magic")
+    told = soundpost("sources")
+    assert told.code == 2
+    assert "SOUNDPOST_INDEX=magic" in told.err
+
+
+def test_debug_shows_where_an_error_comes_from(
+    soundpost: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["soundpost", "--debug", "search", " "])
+    with pytest.raises(InvalidValueError):
+        main()
+    monkeypatch.delenv("SOUNDPOST_DEBUG")
+
+
+def test_a_mistake_of_ours_is_reported_as_one(
+    soundpost: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("soundpost_ui.commands.search.run_search", broken)
+    told = soundpost("search", "rain")
+    assert told.code == 70
+    assert "error [unexpected]" in told.err and "--debug" in told.err
+
+
+def test_the_default_floor_is_that_of_the_search() -> None:
+    assert DEFAULT_MIN_SCORE == MIN_SCORE
+
+
+@pytest.mark.parametrize(
+    ("seconds", "digits", "expected"),
+    [
+        (0, 0, "0:00"),
+        (59.6, 0, "1:00"),
+        (61, 0, "1:01"),
+        (3599.999, 2, "1:00:00.00"),
+        (36_061.25, 1, "10:01:01.2"),
+    ],
+)
+def test_clocks(seconds: float, digits: int, expected: str) -> None:
+    assert terminal.clock(seconds, digits) == expected
+
+
+def test_bars_never_leave_their_frame() -> None:
+    assert terminal.bar(0.52) == "█████·····"
+    assert {len(terminal.bar(share)) for share in (-1.0, 0.0, 0.999, 1.0, 7.0)} == {10}
+
+
+def test_what_a_terminal_must_not_see_is_escaped() -> None:
+    assert terminal.printable("a\x1b[2Jb") == "a\\x1b[2Jb"
+    assert terminal.printable("caf\udce9.wav") == "caf\\udce9.wav"
+    assert terminal.printable("Müller 犬.wav") == "Müller 犬.wav"
+
+
+def test_wall_clocks_name_their_zone() -> None:
+    moment = datetime(2026, 7, 15, 2, 30, tzinfo=UTC)
+    assert terminal.wall_clock(moment, ZoneInfo("Europe/Berlin")) == "2026-07-15 04:30:00 CEST"
+    assert terminal.wall_clock(None, UTC) == ""
+
+
+def test_rows_in_a_pipe_are_tab_separated(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.print_rows(("id", "path"), [(1, "a\tb.wav"), (None, "c" * 300)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["id\tpath", "1\ta\\tb.wav", "\t" + "c" * 300]
+
+
+@pytest.mark.parametrize(("width", "lines"), [("200", 2), ("30", 3)])
+def test_rows_that_do_not_fit_a_terminal_put_the_path_below(
+    width: str,
+    lines: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    terminal.print_rows(("id", "path"), [(1, "x" * 40)], below=("path",))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == lines
+    assert any("x" * 40 in line for line in printed)
+
+
+def test_progress_says_how_far_how_fast_and_how_long() -> None:
+    progress = Progress(3, 10, 1800.0, 7200.0, 1, 60.0)
+    assert describe(progress) == "3/10 files · 0.50/2.00 h · 0.01 h/s · 3:00 left · 1 failed"
+    assert "left" not in describe(Progress(0, 10, 0.0, 0.0, 0, 1.0))
+
+
+def test_progress_in_a_log_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    with showing_progress() as report:
+        for _ in range(100):
+            report(Progress(1, 2, 1.0, 2.0, 0, 1.0))
+    assert capsys.readouterr().err == ""
+
+
+def test_text_for_people_is_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.say("[bold]dog[/bold].wav")
+    terminal.say(Text("[x]"))
+    assert capsys.readouterr().out == "[bold]dog[/bold].wav\n[x]\n"
+
+
+def test_real_clips_are_chosen_evenly_and_always_the_same(tmp_path: Path) -> None:
+    assert choose_real_clips(tmp_path) == []
+    rows = [f"{label}/{number}.opus,{label}" for label in ("dog", "rain") for number in range(50)]
+    (tmp_path / "audio.csv").write_text("\n".join(["path,label", *rows, "one.opus,owl"]))
+    chosen = choose_real_clips(tmp_path, 21)
+    assert chosen == choose_real_clips(tmp_path, 21)
+    labels = [path.parent.name for path in chosen]
+    assert labels.count("dog") == labels.count("rain") == 10
+    assert tmp_path / "audio" / "one.opus" in chosen
