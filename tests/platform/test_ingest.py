@@ -217,6 +217,18 @@ def test_changed_content_under_the_same_name_is_a_new_recording(
     assert (summary.ingested, summary.duplicate) == (1, 0)
 
 
+def test_what_was_begun_with_other_content_is_not_left_behind(
+    sqlite_store: Store, folder: Path
+) -> None:
+    path = folder / "long.wav"
+    with pytest.raises(RuntimeError):
+        run(sqlite_store, path, encoder=FailingEncoder(16), chunk_windows=4)
+    write(path, tone(700.0, 70.0))
+    assert run(sqlite_store, path).ingested == 1
+    with sqlite_store.reading() as session:
+        assert [row.status for row in recordings.find(session)] == ["embedded"]
+
+
 def test_bad_files_fail_by_name_and_the_good_ones_go_in(sqlite_store: Store, folder: Path) -> None:
     (folder / "empty.wav").touch()
     (folder / "text.wav").write_text("not a sound")
@@ -506,3 +518,16 @@ def test_a_query_is_located_where_its_frames_are() -> None:
     assert (place.start_s, place.end_s, place.peak_s) == (2, 4, 3)
     everywhere = locate(np.array([loud] * 5, dtype=np.int8), query)
     assert (everywhere.start_s, everywhere.end_s) == (0, 5)
+
+
+def test_a_few_samples_more_than_a_window_are_no_second_window(
+    sqlite_store: Store, tmp_path: Path
+) -> None:
+    slightly = write(tmp_path / "slightly.wav", tone(440.0, 4.01))
+    clearly = write(tmp_path / "clearly.wav", tone(550.0, 4.1))
+    run(sqlite_store, slightly, clearly)
+    rows = content(sqlite_store)
+    assert [row[:2] for row in rows[str(slightly)][-1]] == [(0.0, 4.0)]
+    assert rows[str(slightly)][4] == pytest.approx(4.01)
+    assert [row[0] for row in rows[str(clearly)][-1]] == pytest.approx([0.0, 0.1])
+    assert run(sqlite_store, slightly, clearly).duplicate == 2

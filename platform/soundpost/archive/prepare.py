@@ -25,8 +25,9 @@ from soundpost.models.encoder import EncoderSpec
 
 FloatArray = NDArray[np.float32]
 
-# Shorter than this no measure has a meaning, and most encoders not a single frame.
-_SHORTEST_S = 0.05
+# Shorter than this no measure has a meaning, and most encoders not a single frame. Coded files
+# often end a few samples late: that is no reason for a second window of nearly the same sound.
+SHORTEST_S = 0.05
 # How long nothing may happen before the consumer gets a word in.
 _PATIENCE_S = 0.25
 
@@ -163,6 +164,7 @@ class _Reader:
         self._stopwatch = stopwatch
         self._stream: AudioStream | None = None
         self._windows = 0
+        self._until_s = 0.0
 
     def windows(self) -> Iterator[PreparedWindow]:
         """Yield the windows that are not in the database yet."""
@@ -172,6 +174,9 @@ class _Reader:
                 stream, stream.info.sample_rate_hz, self._spec.window_s, self._spec.hop_s
             )
             while (cut := self._next(cuts)) is not None:
+                if cut.index > 0 and cut.end_s - self._until_s < SHORTEST_S:
+                    continue
+                self._until_s = cut.end_s
                 # A resumed recording is decoded from its start: so its windows, remarks and
                 # duration are those of an uninterrupted one, and decoding is the cheap part.
                 prepared = None if cut.index < self._job.skip else self._prepared(cut)
@@ -196,7 +201,7 @@ class _Reader:
     def _next(self, cuts: Iterator[WindowCut]) -> WindowCut | None:
         with self._stopwatch.stage("decode"):
             cut = next(cuts, None)
-        if cut is not None and cut.index == 0 and cut.end_s < _SHORTEST_S:
+        if cut is not None and cut.index == 0 and cut.end_s < SHORTEST_S:
             raise TooShortError(self._job.path, f"{cut.end_s * 1000:.0f} ms")
         return cut
 

@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from soundpost.archive.plan import Plan, Workload
-from soundpost.archive.prepare import Job
+from soundpost.archive.prepare import SHORTEST_S, Job
 from soundpost.archive.relay import Feed, StoppedError, Stopwatch
 from soundpost.archive.summary import Finding, Summary
 from soundpost.audio.decode import AudioInfo, probe
@@ -149,6 +149,7 @@ class Triage:
             return None
         recording, is_new = recordings.add(session, self._new(file, file.info, file.sha256))
         if is_new:
+            _forget_unfinished(session, recording)
             self._claimed.add(recording.id)
             return Job(recording.id, file.path)
         return self._recognise(session, file, recording)
@@ -220,6 +221,21 @@ def _in_groups(futures: Iterable[Future[Examined]]) -> Iterator[list[Examined]]:
         pending.extend(islice(source, _AHEAD - len(pending)))
 
 
+def _forget_unfinished(session: Session, now: Recording) -> None:
+    """Remove what was begun under this path with other content, such as a file still growing.
+
+    It can never be finished: that content is nowhere any more, unless a copy was kept.
+    """
+    begun = select(Recording.id).where(
+        Recording.path == now.path,
+        Recording.id != now.id,
+        Recording.status != "embedded",
+        Recording.object_key.is_(None),
+    )
+    for recording_id in session.scalars(begun).all():
+        recordings.remove(session, recording_id)
+
+
 def _finished_at(session: Session, model_id: int, paths: Sequence[Path]) -> list[Recording]:
     statement = select(Recording).where(
         Recording.path.in_([str(path) for path in paths]), Recording.sha256.is_not(None)
@@ -238,5 +254,4 @@ def _is_finished(session: Session, recording: Recording, model_id: int) -> bool:
         .where(Window.recording_id == recording.id, Embedding.model_id == model_id)
     )
     until_s: float | None = session.scalar(statement)
-    rate_hz = recording.sample_rate_hz or 1
-    return until_s is not None and until_s >= (recording.duration_s or 0.0) - 1.5 / rate_hz
+    return until_s is not None and until_s > (recording.duration_s or 0.0) - SHORTEST_S
