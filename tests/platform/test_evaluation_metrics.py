@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from soundpost.config import load_settings
 from soundpost.evaluation.metrics import (
     average_precision,
     average_precision_at,
@@ -14,6 +15,8 @@ from soundpost.evaluation.metrics import (
     expected_calibration_error,
 )
 from soundpost.evaluation.paraphrases import PARAPHRASES
+from soundpost.training.data import captions, entailments
+from soundpost.training.ontology import load_ontology
 from soundpost.training.wordings import TEMPLATES, WORDINGS
 
 
@@ -78,3 +81,13 @@ def test_no_paraphrase_is_a_training_wording() -> None:
     trained = {t.format(w).lower() for ws in WORDINGS.values() for w in ws for t in TEMPLATES}
     asked = {phrase.lower() for phrases in PARAPHRASES.values() for phrase in phrases}
     assert not trained & asked
+
+
+def test_no_paraphrase_is_in_the_training_data() -> None:
+    data = load_settings().data
+    if not (data / "text").is_dir():
+        pytest.skip(f"no training data at {data}: set SOUNDPOST_DATA")
+    names = [s for item in load_ontology(data) for s in (*item.synonyms, *item.descriptions)]
+    read = {text.lower() for text in (*names, *captions(data), *entailments(data))}
+    asked = {phrase.lower() for phrases in PARAPHRASES.values() for phrase in phrases}
+    assert not read & asked

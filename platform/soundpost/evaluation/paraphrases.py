@@ -1,7 +1,8 @@
 """Five ways to ask for each ESC-50 class without its own words; never used in training.
 
-Written before any model was measured on them. A test checks that none of them is a training
-wording, and that they avoid the words of the label.
+Written before any model was measured on them; two that turned out to be names of AudioSet classes
+were replaced. A test checks that none of them is a training text, and that they avoid the words of
+the label.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ PARAPHRASES: dict[str, tuple[str, str, str, str, str]] = {
         "a pet that barks at strangers",
     ),
     "rooster": (
-        "cock-a-doodle-doo",
+        "a chanticleer on the dunghill at dawn",
         "crowing at daybreak on the farm",
         "a cockerel greeting the sunrise",
         "male chicken calling loudly",
@@ -275,7 +276,7 @@ PARAPHRASES: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "clock_tick": (
         "seconds passing on a watch",
-        "tick-tock",
+        "quiet regular beats of a timepiece",
         "a pendulum keeping time",
         "the second hand moving",
         "an old timepiece on the wall",

@@ -406,14 +406,19 @@ class CompactEncoder:
 
     def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
         """Turn cosines [Q, K] of queries [Q, D] into calibrated probabilities [Q, K]."""
-        mean = _to_numpy(self.model.background_mean)
-        covariance = _to_numpy(self.model.background_covariance)
         by_z, by_cosine, offset = (float(value) for value in self.model.calibration)
-        expected = text_vectors @ mean
-        variance = np.einsum("qd,de,qe->q", text_vectors, covariance, text_vectors)
-        z = (similarities - expected[:, None]) / np.sqrt(np.maximum(variance, 1e-8))[:, None]
+        z = self.standard_scores(text_vectors, similarities)
         logits = by_z * z + by_cosine * similarities + offset
         return np.asarray(1.0 / (1.0 + np.exp(-logits)), np.float32)
+
+    def standard_scores(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
+        """Say by how many standard deviations cosines [Q, K] stand out from audio in general."""
+        mean = _to_numpy(self.model.background_mean)
+        covariance = _to_numpy(self.model.background_covariance)
+        expected = text_vectors @ mean
+        variance = np.einsum("qd,de,qe->q", text_vectors, covariance, text_vectors)
+        deviation = np.sqrt(np.maximum(variance, 1e-8))
+        return np.asarray((similarities - expected[:, None]) / deviation[:, None], np.float32)
 
 
 def revision_of(weights: Path) -> str:

@@ -42,7 +42,7 @@ from soundpost.training.teacher import Teacher, start_from_teacher
 from soundpost.training.text import tokenize
 from soundpost.training.wordings import WORDINGS, clip_label
 
-EMA = 0.998
+EMA = 0.995
 # Captions that serve as wordings of labels, and whose neighbourhoods the text tower keeps.
 CAPTIONS = 12_000
 
@@ -53,7 +53,7 @@ class LossWeights:
 
     labels: float = 1.0
     retrieval: float = 0.5
-    tags: float = 20.0
+    tags: float = 40.0
     names: float = 20.0
     scenes: float = 0.3
     relations: float = 5.0
@@ -210,13 +210,14 @@ class Student:
         before = self.reference[rows]
         return functional.mse_loss(now @ now.T, before @ before.T)
 
-    def follow(self) -> None:
-        """Move the average a little towards the model."""
+    def follow(self, step: int) -> None:
+        """Move the average towards the model: quickly at first, or it would hold the beginning."""
+        keep = min(EMA, (1.0 + step) / (10.0 + step))
         with torch.no_grad():
             now = self.model.state_dict()
             for name, value in self.average.state_dict().items():
                 if value.is_floating_point():
-                    value.lerp_(now[name], 1.0 - EMA)
+                    value.lerp_(now[name], 1.0 - keep)
 
 
 def mask_spectrogram(rng: np.random.Generator, mel: Tensor) -> Tensor:
@@ -269,8 +270,9 @@ def gather(
     chosen = np.random.default_rng(0).choice(len(lines), CAPTIONS, replace=False)
     lines = [lines[index] for index in chosen]
     vectors = sentence_vectors(model.text, tokenizer, lines)
-    texts = label_texts(labels, lines, vectors, model.text, tokenizer)
-    tags = tag_texts(model.config.tag_labels, load_ontology(data))
+    ontology = load_ontology(data)
+    texts = label_texts(labels, lines, vectors, model.text, tokenizer, ontology)
+    tags = tag_texts(model.config.tag_labels, ontology)
     return Material(
         mixer,
         labels,
@@ -319,7 +321,7 @@ def train(student: Student, options: argparse.Namespace) -> None:
         total.backward()
         nn.utils.clip_grad_norm_(student.model.parameters(), 5.0)
         optimizer.step()
-        student.follow()
+        student.follow(step)
         if (step + 1) % 50 == 0:
             values = " ".join(
                 f"{name} {float(value.detach()):.3f}" for name, value in parts.items()
@@ -337,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/measured"))
     parser.add_argument("--text", type=Path, default=Path("runs/text"))
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
-    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)

@@ -13,7 +13,7 @@ from torch import Tensor
 from soundpost.models.compact import TextTower
 from soundpost.training.ontology import SoundClass
 from soundpost.training.text import tokenize
-from soundpost.training.wordings import SAME_SOUND, TEMPLATES, WORDINGS
+from soundpost.training.wordings import ONTOLOGY_CLASSES, SAME_SOUND, TEMPLATES, WORDINGS
 
 NEAREST_CAPTIONS = 24
 # Below this cosine to a class's wordings a caption is about something else.
@@ -62,9 +62,11 @@ def label_texts(
     caption_vectors: Tensor,
     tower: TextTower,
     tokenizer: Tokenizer,
+    ontology: Sequence[SoundClass],
 ) -> list[list[str]]:
-    """Return the texts of each label: wordings in templates, and the captions nearest to them."""
+    """Return the texts of each label: wordings in templates, the ontology's, nearest captions."""
     texts = []
+    known = {item.name: item for item in ontology}
     for label in labels:
         wordings = list(WORDINGS[label])
         centre = sentence_vectors(tower, tokenizer, wordings).mean(0)
@@ -76,8 +78,11 @@ def label_texts(
             if value > CAPTION_COSINE
         ]
         templated = [template.format(wording) for wording in wordings for template in TEMPLATES]
-        # As many wordings as captions are drawn: the label itself must stay a good query.
-        texts.append(templated + near)
+        classes = [known[name] for name in ONTOLOGY_CLASSES[label] if name in known]
+        synonyms = [synonym for item in classes for synonym in item.synonyms]
+        described = [text for item in classes for text in item.descriptions]
+        # About as many wordings as captions: the label itself must stay a good query.
+        texts.append(templated + near + 3 * synonyms + described)
     return texts
 
 

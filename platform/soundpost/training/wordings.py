@@ -71,6 +71,252 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "motor": ("electric motor", "a small motor runs", "motor whine"),
 }
 
+# The AudioSet classes that a label stands for: their names and descriptions are its wordings too.
+ONTOLOGY_CLASSES: dict[str, tuple[str, ...]] = {
+    "dog": (
+        "Dog",
+        "Bark",
+        "Yip",
+        "Howl",
+        "Bow-wow",
+        "Growling",
+        "Whimper (dog)",
+    ),
+    "rooster": (
+        "Crowing, cock-a-doodle-doo",
+        "Chicken, rooster",
+    ),
+    "pig": (
+        "Pig",
+        "Oink",
+    ),
+    "cow": (
+        "Cattle, bovinae",
+        "Moo",
+    ),
+    "frog": (
+        "Frog",
+        "Croak",
+    ),
+    "cat": (
+        "Cat",
+        "Meow",
+        "Purr",
+        "Caterwaul",
+    ),
+    "hen": (
+        "Chicken, rooster",
+        "Cluck",
+        "Fowl",
+    ),
+    "insects": (
+        "Insect",
+        "Fly, housefly",
+        "Buzz",
+        "Bee, wasp, etc.",
+        "Mosquito",
+    ),
+    "sheep": (
+        "Sheep",
+        "Bleat",
+        "Goat",
+    ),
+    "crow": (
+        "Crow",
+        "Caw",
+    ),
+    "rain": (
+        "Rain",
+        "Raindrop",
+        "Rain on surface",
+    ),
+    "sea_waves": (
+        "Waves, surf",
+        "Ocean",
+    ),
+    "crackling_fire": (
+        "Fire",
+        "Crackle",
+    ),
+    "crickets": ("Cricket",),
+    "chirping_birds": (
+        "Bird",
+        "Bird vocalization, bird call, bird song",
+        "Chirp, tweet",
+    ),
+    "water_drops": (
+        "Drip",
+        "Water",
+    ),
+    "wind": (
+        "Wind",
+        "Wind noise (microphone)",
+        "Howl (wind)",
+    ),
+    "pouring_water": (
+        "Pour",
+        "Fill (with liquid)",
+        "Liquid",
+    ),
+    "toilet_flush": ("Toilet flush",),
+    "thunderstorm": (
+        "Thunderstorm",
+        "Thunder",
+    ),
+    "crying_baby": (
+        "Baby cry, infant cry",
+        "Crying, sobbing",
+    ),
+    "sneezing": ("Sneeze",),
+    "clapping": (
+        "Clapping",
+        "Applause",
+    ),
+    "breathing": (
+        "Breathing",
+        "Gasp",
+        "Pant",
+    ),
+    "coughing": (
+        "Cough",
+        "Throat clearing",
+    ),
+    "footsteps": (
+        "Walk, footsteps",
+        "Run",
+    ),
+    "laughing": (
+        "Laughter",
+        "Giggle",
+        "Chuckle, chortle",
+        "Belly laugh",
+    ),
+    "brushing_teeth": ("Toothbrush",),
+    "snoring": (
+        "Snoring",
+        "Snort",
+    ),
+    "drinking_sipping": (
+        "Liquid",
+        "Gurgling",
+    ),
+    "door_wood_knock": (
+        "Knock",
+        "Tap",
+    ),
+    "mouse_click": ("Clicking",),
+    "keyboard_typing": (
+        "Typing",
+        "Computer keyboard",
+    ),
+    "door_wood_creaks": (
+        "Creak",
+        "Squeak",
+    ),
+    "can_opening": (),
+    "washing_machine": ("Mechanisms",),
+    "vacuum_cleaner": ("Vacuum cleaner",),
+    "clock_alarm": (
+        "Alarm clock",
+        "Beep, bleep",
+        "Buzzer",
+    ),
+    "clock_tick": (
+        "Tick",
+        "Tick-tock",
+        "Clock",
+    ),
+    "glass_breaking": (
+        "Glass",
+        "Shatter",
+        "Breaking",
+    ),
+    "helicopter": ("Helicopter",),
+    "chainsaw": ("Chainsaw",),
+    "siren": (
+        "Siren",
+        "Police car (siren)",
+        "Ambulance (siren)",
+        "Fire engine, fire truck (siren)",
+        "Civil defense siren",
+    ),
+    "car_horn": (
+        "Vehicle horn, car horn, honking",
+        "Toot",
+        "Air horn, truck horn",
+    ),
+    "engine": (
+        "Engine",
+        "Idling",
+        "Engine starting",
+        "Medium engine (mid frequency)",
+        "Accelerating, revving, vroom",
+    ),
+    "train": (
+        "Train",
+        "Rail transport",
+        "Train horn",
+        "Train whistle",
+        "Railroad car, train wagon",
+    ),
+    "church_bells": (
+        "Church bell",
+        "Bell",
+        "Chime",
+    ),
+    "airplane": (
+        "Aircraft",
+        "Fixed-wing aircraft, airplane",
+        "Jet engine",
+        "Aircraft engine",
+    ),
+    "fireworks": (
+        "Fireworks",
+        "Firecracker",
+        "Explosion",
+    ),
+    "hand_saw": ("Sawing",),
+    "air_conditioner": (
+        "Air conditioning",
+        "Mechanical fan",
+    ),
+    "children_playing": (
+        "Children playing",
+        "Children shouting",
+    ),
+    "dog_bark": (
+        "Bark",
+        "Dog",
+        "Yip",
+    ),
+    "drilling": (
+        "Drill",
+        "Power tool",
+    ),
+    "engine_idling": (
+        "Idling",
+        "Engine",
+    ),
+    "gun_shot": (
+        "Gunshot, gunfire",
+        "Machine gun",
+        "Fusillade",
+    ),
+    "jackhammer": ("Jackhammer",),
+    "street_music": (
+        "Music",
+        "Musical instrument",
+    ),
+    "speech": (
+        "Speech",
+        "Male speech, man speaking",
+        "Female speech, woman speaking",
+    ),
+    "drone": ("Propeller, airscrew",),
+    "uav": ("Propeller, airscrew",),
+    "motor": ("Mechanisms",),
+}
+
 # Labels that name the same sound: neither is a wrong answer for the other.
 SAME_SOUND: tuple[frozenset[str], ...] = (
     frozenset({"dog", "dog_bark"}),
