@@ -8,7 +8,6 @@ python -m soundpost.evaluation.calibration --measured runs/measured --shipped ru
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +99,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shipped = CompactEncoder.load(options.shipped)
     describe_background(shipped, background_waves(data, options.cache, True))
     shipped.model.calibration.copy_(torch.from_numpy(curve))
-    shutil.rmtree(options.to, ignore_errors=True)
     save(shipped, options.to)
 
 

@@ -105,16 +105,17 @@ def measure(encoder: AudioTextEncoder, esc50: HeldOut, us8k: HeldOut) -> dict[st
     city, _ = embed_clips(encoder, us8k.waves)
     city_prompts = encoder.embed_text([label_prompt(label) for label in us8k.labels])
     queries = np.arange(len(esc50.labels))
+    f4, f3 = esc50.clips[0].fold, us8k.clips[0].fold
     return {
-        "ESC-50 fold 4, accuracy by one prompt": accuracy(environment @ prompts.T, esc50),
-        "ESC-50 fold 4, text to audio, mAP@10": precision_at_10(
+        f"ESC-50 fold {f4}, accuracy by one prompt": accuracy(environment @ prompts.T, esc50),
+        f"ESC-50 fold {f4}, text to audio, mAP@10": precision_at_10(
             prompts @ environment.T, queries, esc50
         ),
-        "ESC-50 fold 4, paraphrases, mAP@10": precision_at_10(
+        f"ESC-50 fold {f4}, paraphrases, mAP@10": precision_at_10(
             paraphrases @ environment.T, np.repeat(queries, 5), esc50
         ),
-        "UrbanSound8K fold 3, accuracy by one prompt": accuracy(city @ city_prompts.T, us8k),
-        "UrbanSound8K fold 3, text to audio, mAP@10": precision_at_10(
+        f"UrbanSound8K fold {f3}, accuracy by one prompt": accuracy(city @ city_prompts.T, us8k),
+        f"UrbanSound8K fold {f3}, text to audio, mAP@10": precision_at_10(
             city_prompts @ city.T, np.arange(len(us8k.labels)), us8k
         ),
     }
@@ -192,13 +193,16 @@ def report(
     esc50 = held_out(data, cache, "esc50", folds)
     us8k = held_out(data, cache, "urbansound8k", folds)
     ours, chance = measure(encoder, esc50, us8k), measure(random_encoder(encoder, 0), esc50, us8k)
+    f4, f3 = folds
     teacher = {
-        "ESC-50 fold 4, accuracy by one prompt": teacher_accuracy(data, cache, esc50, folds),
-        "UrbanSound8K fold 3, accuracy by one prompt": teacher_accuracy(data, cache, us8k, folds),
+        f"ESC-50 fold {f4}, accuracy by one prompt": teacher_accuracy(data, cache, esc50, folds),
+        f"UrbanSound8K fold {f3}, accuracy by one prompt": teacher_accuracy(
+            data, cache, us8k, folds
+        ),
     }
     name = f"teacher-esc50-{folds[0]}-{folds[1]}-test.npy"
     heard = teacher_probabilities(Teacher(data), esc50.waves, cache / name)
-    ours["Tags, mean AP against the teacher (ESC-50 fold 4)"] = tag_agreement(
+    ours[f"ESC-50 fold {folds[0]}, tags, mean AP against the teacher"] = tag_agreement(
         encoder, heard, esc50.waves
     )
     lines = [
