@@ -75,7 +75,7 @@ def background_waves(data: Path, cache: Path, everything: bool) -> list[FloatArr
 def save(encoder: CompactEncoder, folder: Path) -> None:
     """Write weights in half precision, configuration and tokenizer to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    encoder.model.half().save_pretrained(folder)
+    torch.nn.Module.half(encoder.model).save_pretrained(folder)
     encoder.tokenizer.save(str(folder / "tokenizer.json"))
 
 

@@ -11,8 +11,6 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +18,6 @@ from typing import Any, cast
 import torch
 from httpx2 import HTTPError
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
     ClapAudioConfig,
@@ -29,9 +26,9 @@ from transformers import (
     ClapTextConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from soundpost.errors import BrokenCheckpointError, ModelNotFoundError
+from soundpost.models.pretrained import first_line, quietly, read_pretrained
 
 # A cosine of 0.3 between a text and a matching sound, and 0.1 between strangers, is typical of
 # the published LAION checkpoints; this puts the midpoint between them. It is a starting point,
@@ -43,8 +40,6 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_TIMEOUT_S = 10.0
 _FILES = ["*.json", "*.txt", "*.safetensors"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-# Buffers that the model class computes by itself, absent from checkpoints of older versions.
-_COMPUTED = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -85,11 +80,11 @@ def read_checkpoint(name: str) -> Checkpoint:
     """
     folder = find_checkpoint(name)
     weights = _weight_files(name, folder)
-    with _quiet():
+    with quietly():
         return Checkpoint(
             name=folder.name if Path(name).expanduser().is_dir() else name,
             revision=_revision([*weights, *_described_by(folder)]),
-            model=_read_model(name, folder),
+            model=read_pretrained(ClapModel, name, folder),
             extractor=_read_extractor(name, folder),
             tokenizer=_read_tokenizer(name, folder),
             calibration=read_calibration(name, folder),
@@ -127,7 +122,7 @@ def _download(name: str) -> Path:
     try:
         return _snapshot(name, local_only=False)
     except (OSError, ValueError, HTTPError) as cause:
-        detail = f"no such folder, and the hub did not give it: {_first_line(cause)}"
+        detail = f"no such folder, and the hub did not give it: {first_line(cause)}"
         raise ModelNotFoundError(name, detail) from cause
 
 
@@ -168,36 +163,18 @@ def _revision(files: list[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _read_model(name: str, folder: Path) -> ClapModel:
-    # Its annotation leaves out that it returns a pair with `output_loading_info`.
-    load = cast(Callable[..., tuple[ClapModel, dict[str, Any]]], ClapModel.from_pretrained)
-    try:
-        model, report = load(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as cause:
-        raise BrokenCheckpointError(name, f"weights: {_first_line(cause)}") from cause
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith(_COMPUTED))
-    if missing:
-        raise BrokenCheckpointError(
-            name, f"missing weights: {len(missing)} tensors, the first is {missing[0]}"
-        )
-    model.float().eval()
-    return model
-
-
 def _read_extractor(name: str, folder: Path) -> ClapFeatureExtractor:
     try:
         return ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError) as cause:
-        raise BrokenCheckpointError(name, f"feature extractor: {_first_line(cause)}") from cause
+        raise BrokenCheckpointError(name, f"feature extractor: {first_line(cause)}") from cause
 
 
 def _read_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as cause:
-        raise BrokenCheckpointError(name, f"tokenizer: {_first_line(cause)}") from cause
+        raise BrokenCheckpointError(name, f"tokenizer: {first_line(cause)}") from cause
 
 
 def read_calibration(name: str, folder: Path) -> Calibration:
@@ -225,25 +202,6 @@ def _read_json(name: str, path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise BrokenCheckpointError(name, f"{path.name} is not a JSON object")
     return document
-
-
-def _first_line(cause: Exception) -> str:
-    return next(iter(str(cause).splitlines()), type(cause).__name__)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' progress bars and load report: what matters in them is raised here."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def non_finite_weight(model: torch.nn.Module) -> str | None:

@@ -25,8 +25,9 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from soundpost.audio.features import LogMel, LogMelSpec
-from soundpost.errors import BrokenCheckpointError, ModelNotFoundError
+from soundpost.errors import ModelNotFoundError
 from soundpost.models.encoder import AudioEncoding, EncoderSpec, FloatArray
+from soundpost.models.pretrained import read_pretrained
 
 # (channels out, stride); a patch of 96 frames is 6 steps long before the last stride, 3 after it.
 BODY = (
@@ -296,7 +297,11 @@ class CompactModel(PreTrainedModel):
     stands out for this very query.
     """
 
+    config: CompactConfig
     config_class = CompactConfig
+    calibration: Tensor
+    background_mean: Tensor
+    background_covariance: Tensor
     base_model_prefix = "compact"
 
     def __init__(self, config: CompactConfig) -> None:
@@ -349,14 +354,8 @@ class CompactEncoder:
             raise ModelNotFoundError(folder, "model.safetensors or tokenizer.json is missing")
         if threads:
             torch.set_num_threads(threads)
-        # transformers types from_pretrained as returning the model alone.
-        loaded: Any = CompactModel.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
-        )
-        model, report = loaded
-        if report["missing_keys"] or report["mismatched_keys"]:
-            raise BrokenCheckpointError(folder, f"missing {sorted(report['missing_keys'])[:3]}")
-        model.to(device)
+        model = read_pretrained(CompactModel, folder, folder)
+        nn.Module.to(model, device)
         return cls(model, Tokenizer.from_file(str(words)), revision_of(weights))
 
     @property

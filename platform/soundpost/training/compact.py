@@ -359,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     student = Student(model, material, LossWeights(**options.weights))
     options.out.mkdir(parents=True, exist_ok=True)
     train(student, options)
-    student.average.half().save_pretrained(options.out)
+    nn.Module.half(student.average).save_pretrained(options.out)
     tokenizer.save(str(options.out / "tokenizer.json"))
 
 
