@@ -154,7 +154,9 @@ def test_written_times_take_the_zone_unless_they_state_one() -> None:
     assert moment_from_text("2026-03-15", BERLIN).at == datetime(2026, 3, 14, 23, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-02-30", "15.03.2026", "0001-01-01T00:00+14:00"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2026-02-30", "15.03.2026", "0001-01-01T00:00+14:00"]
+)
 def test_a_time_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(InvalidValueError):
         moment_from_text(text, UTC)

@@ -299,7 +299,7 @@ def test_rows_that_do_not_fit_a_terminal_put_the_path_below(
 
 def test_progress_says_how_far_how_fast_and_how_long() -> None:
     progress = Progress(3, 10, 1800.0, 7200.0, 1, 60.0)
-    assert describe(progress) == "3/10 files · 0.50/2.00 h · 0.01 h/s · 3:00 left · 1 failed"
+    assert describe(progress) == "3/10 files · 0.50/2.00 h · 0.0083 h/s · 3:00 left · 1 failed"
     assert "left" not in describe(Progress(0, 10, 0.0, 0.0, 0, 1.0))
 
 

@@ -39,7 +39,7 @@ def describe(progress: IngestProgress) -> str:
     parts = [
         f"{progress.files_done:,}/{progress.files_total:,} files",
         f"{done_h:.2f}/{total_h:.2f} h",
-        f"{progress.audio_hours_per_second:.2f} h/s",
+        f"{progress.audio_hours_per_second:.2g} h/s",
     ]
     if progress.remaining_s is not None:
         parts.append(f"{terminal.clock(progress.remaining_s)} left")

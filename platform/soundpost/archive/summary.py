@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ from soundpost.errors import SoundpostError, error_class
 
 # Remarks are findings, not errors, but each deserves a word on what to do.
 _REMARK_ADVICE = {
+    "channels-cancel": "Check the wiring or polarity of one channel; the mono mix loses sound.",
+    "gap": "Check the recorder's card; what lies around the gap is kept in its place.",
+    "unfinished-header": "The recorder did not close the file; nothing of the sound is missing.",
     "clipped": "Lower the recorder's gain; levels of such windows are too low to compare.",
     "silent": "Check the microphone and its cable; there is nothing in it to find.",
     "non-finite-samples": "The faulty samples were replaced by silence; export the file again.",
@@ -59,7 +61,6 @@ class Progress:
     audio_total_s: float
     failed: int
     elapsed_s: float
-    path: str = ""
 
     @property
     def audio_hours_per_second(self) -> float:
@@ -116,10 +117,6 @@ class Summary:
         if self.wall_s <= 0:
             return 0.0
         return max(0.0, 1.0 - self.stages.get("encode", 0.0) / self.wall_s)
-
-    def remark_counts(self) -> Counter[str]:
-        """Count the remarks by code."""
-        return Counter(finding.code for finding in self.remarked)
 
     def to_document(self) -> dict[str, Any]:
         """Return it JSON-ready."""
