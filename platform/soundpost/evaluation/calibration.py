@@ -1,7 +1,7 @@
 """Fit the relevance of the compact encoder, and put the finished weights into the package.
 
-The curve is fitted where its model never trained (ESC-50 fold 4, label prompts) and then given to
-the weights trained on everything in the same way. Run as:
+The curve is fitted where its model never trained (ESC-50 fold 4) and then given to the weights
+trained on everything in the same way. Run as:
 python -m soundpost.evaluation.calibration --measured runs/measured --shipped runs/shipped
 """
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from soundpost.config import load_settings
 from soundpost.evaluation.encoder import HeldOut, embed_clips, held_out
+from soundpost.evaluation.paraphrases import PARAPHRASES
 from soundpost.models.compact import SHIPPED_WEIGHTS, CompactEncoder
 from soundpost.training.data import is_held_out, load_clips, load_waves, unit_wave
 from soundpost.training.wordings import label_prompt
@@ -54,13 +55,23 @@ def describe_background(encoder: CompactEncoder, waves: Sequence[FloatArray]) ->
 
 
 def fit_relevance(encoder: CompactEncoder, data: HeldOut) -> NDArray[np.float64]:
-    """Return (slope of z, slope of cosine, offset) fitted on held-out clips and label prompts."""
-    queries = encoder.embed_text([label_prompt(label) for label in data.labels])
+    """Return (slope of z, slope of cosine, offset) fitted on held-out clips.
+
+    The queries are label prompts and the paraphrases of every other class: a curve that knew
+    only the words of the training labels would take any other wording for irrelevant.
+    """
+    fitted = {label: PARAPHRASES[label] for label in data.labels[::2]}
+    texts = [label_prompt(label) for label in data.labels]
+    texts += [text for phrases in fitted.values() for text in phrases]
+    classes = list(range(len(data.labels)))
+    classes += [data.labels.index(label) for label, phrases in fitted.items() for _ in phrases]
+    queries = encoder.embed_text(texts)
     audio, _ = embed_clips(encoder, data.waves)
-    cosines = (queries @ audio.T).astype(np.float64)
-    z = encoder.standard_scores(queries, queries @ audio.T).astype(np.float64)
-    wanted = np.arange(len(data.labels))[:, None] == data.classes[None]
-    return fit_logistic(np.column_stack([z.ravel(), cosines.ravel()]), wanted.ravel())
+    cosines = queries @ audio.T
+    z = encoder.standard_scores(queries, cosines)
+    features = np.column_stack([z.ravel(), cosines.ravel()]).astype(np.float64)
+    wanted = np.array(classes)[:, None] == data.classes[None]
+    return fit_logistic(features, wanted.ravel())
 
 
 def background_waves(data: Path, cache: Path, everything: bool) -> list[FloatArray]:
