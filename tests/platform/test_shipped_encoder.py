@@ -66,7 +66,7 @@ def test_reads_words_that_are_no_label(
     encoder: CompactEncoder, asked: str, close: str, far: str
 ) -> None:
     vectors = encoder.embed_text([asked, close, far])
-    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.1
 
 
 def test_relevance_separates_what_is_there_from_what_is_not(
