@@ -1,0 +1,34 @@
+"""The first command of a newcomer: the whole story, with the encoder that comes with the package."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
+
+
+def hits_of(told: str, query: str) -> str:
+    """The part of the demo's output that answers a query."""
+    start = told.index(f'soundpost search "{query}"')
+    return told[start : told.index("\n\n", start)]
+
+
+def test_the_demo_finds_what_it_hid(soundpost: Any) -> None:
+    soundpost.more["SOUNDPOST_ENCODER"] = "compact"
+    told = soundpost("demo").out
+    assert "2 failed" in told
+    assert "[empty-file]" in told
+    for query, name, tag in (
+        ("a dog barking", "dog", "Dog"),
+        ("glass breaking", "glass", "Glass"),
+        ("a siren in the distance", "siren", "Siren"),
+        ("someone walking", "footsteps", "Walk, footsteps"),
+    ):
+        answer = hits_of(told, query)
+        assert re.search(rf"{name}( again)?\.wav", answer), answer
+        assert tag in answer
+    assert "Rain" in hits_of(told, "rain falling")
+    assert "Nothing found" in hits_of(told, "a church choir singing")
