@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -90,8 +91,9 @@ def start_projections(model: CompactModel, sentences: Tensor, tags: Bank) -> Non
     with torch.no_grad():
         model.text.project.weight.copy_(directions.T * 1.5)
         model.text.project.bias.copy_(-(directions.T @ mean) * 1.5)
-        nn.init.zeros_(model.text.refine[2].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(model.text.refine[2].bias)  # type: ignore[arg-type]
+        last = cast(nn.Linear, model.text.refine[2])
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         names = torch.stack([tags.vectors[list(rows)].mean(0) for rows in tags.rows])
         anchors = model.text.into_joint(names)
         model.audio.anchors.weight.copy_((anchors - anchors.mean(0)).T * 0.5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from soundpost.audio.features import LogMel, LogMelSpec
 from soundpost.errors import DataMissingError
-from soundpost.models.compact import AudioTower
+from soundpost.models.compact import AudioTower, SeparableConv
 
 PATCH_FRAMES = 96
 PATCH_HOP_FRAMES = 48
@@ -91,12 +91,13 @@ def start_from_teacher(tower: AudioTower, teacher: Teacher) -> None:
     layers = iter(teacher.weights())
     convolutions = [tower.body.stem]
     for block in tower.body.blocks:
-        convolutions += [block.depthwise, block.pointwise]  # type: ignore[list-item]
+        separable = cast(SeparableConv, block)
+        convolutions += [separable.depthwise, separable.pointwise]
     with torch.no_grad():
         for convolution in convolutions:
             kernel, bias = next(layers)
             convolution.weight.copy_(_as_torch(kernel, convolution.groups > 1))
-            convolution.bias.copy_(torch.from_numpy(bias))  # type: ignore[union-attr]
+            cast(Tensor, convolution.bias).copy_(torch.from_numpy(bias))
         kernel, bias = next(layers)
         tower.tags.weight.copy_(torch.from_numpy(kernel))
         tower.tags.bias.copy_(torch.from_numpy(bias))
