@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +200,32 @@ def test_a_tone_is_loudest_in_its_own_band(frequency_hz: float) -> None:
     centres_hz = 700 * np.expm1(edges_mel[1:-1] / 1127)
     loudest_hz = centres_hz[int(mel.argmax())]
     assert abs(np.log2(loudest_hz / frequency_hz)) < 0.15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_a_batch_asks_for_no_fresh_pages() -> None:
+    """In a process of its own: the allocator of this one has been set already."""
+    code = """
+import resource, sys
+import numpy as np
+from soundpost.models.compact import CompactConfig, CompactModel, CompactEncoder
+from soundpost.models.allocator import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+model = CompactModel(CompactConfig(tag_labels=["Dog"], vocabulary=10))
+encoder = CompactEncoder(model, None, "test")
+waves = np.zeros((8, 80_000), np.float32)
+for _ in range(3):
+    encoder.encode_audio(waves)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+encoder.encode_audio(waves)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code, how], capture_output=True, text=True, check=True
+        ).stdout
+        for how in ("keep", "plain")
+    ]
+    assert int(told[0]) * 2 < int(told[1]), told

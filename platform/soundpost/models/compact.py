@@ -26,6 +26,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from soundpost.audio.features import LogMel, LogMelSpec
 from soundpost.errors import ModelNotFoundError
+from soundpost.models.allocator import keep_freed_memory
 from soundpost.models.encoder import AudioEncoding, EncoderSpec, FloatArray
 from soundpost.models.pretrained import read_pretrained
 
@@ -357,6 +358,7 @@ class CompactEncoder:
             raise ModelNotFoundError(folder, "model.safetensors or tokenizer.json is missing")
         if threads:
             torch.set_num_threads(threads)
+        keep_freed_memory()
         model = read_pretrained(CompactModel, folder, folder)
         nn.Module.to(model, device)
         # A third faster than re-ordering the kernels at every call.
