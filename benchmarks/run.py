@@ -172,7 +172,8 @@ def ingest_rows(data: Path) -> list[Row]:
         Row(
             "ingest against the encoder alone",
             f"{summary.wall_s / max(encode_s, 1e-9):.2f} x",
-            f"{encode_s:.1f} s of {summary.wall_s:.1f} s",
+            f"{encode_s:.1f} s of {summary.wall_s:.1f} s; "
+            + ", ".join(f"{n} {t:.1f} s" for n, t in summary.stages.items() if n != "encode"),
         ),
     ]
 
@@ -235,8 +236,16 @@ def table(title: str, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sections(path: Path) -> dict[str, str]:
+    """Return the tables of an earlier run by their titles: what is not run again stays."""
+    if not path.is_file():
+        return {}
+    _, *parts = path.read_text(encoding="utf-8").split("\n## ")
+    return {f"## {part.split(chr(10), 1)[0]}": f"## {part.rstrip()}\n" for part in parts}
+
+
 def main() -> None:
-    """Run the chosen benchmarks and write docs/benchmarks.md when all of them ran."""
+    """Run the chosen benchmarks and put their tables into docs/benchmarks.md."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = ("decode", "features", "encode", "ingest", "search")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
@@ -259,8 +268,11 @@ def main() -> None:
         parts.append(table(name.capitalize(), benchmarks[name]()))
         sys.stdout.write(parts[-1] + "\n")
         sys.stdout.flush()
-    if set(options.only) == set(names):
-        options.out.write_text("\n".join(parts), encoding="utf-8")
+    keep = sections(options.out)
+    keep |= {part.split("\n", 1)[0]: part for part in parts[1:]}
+    titles = [f"## {name.capitalize()}" for name in names]
+    ordered = [keep[title] for title in titles if title in keep]
+    options.out.write_text("\n".join([parts[0], *ordered]), encoding="utf-8")
 
 
 if __name__ == "__main__":
