@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from tokenizers import Tokenizer
 
 from soundpost.audio.features import LogMel, LogMelSpec, mel_filters
 from soundpost.errors import BrokenCheckpointError, ModelNotFoundError
+from soundpost.models.allocator import keep_freed_memory
 from soundpost.models.compact import (
     PATCH_FRAMES,
     CompactConfig,
@@ -202,30 +202,6 @@ def test_a_tone_is_loudest_in_its_own_band(frequency_hz: float) -> None:
     assert abs(np.log2(loudest_hz / frequency_hz)) < 0.15
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
-def test_a_batch_asks_for_no_fresh_pages() -> None:
-    """In a process of its own: the allocator of this one has been set already."""
-    code = """
-import resource, sys
-import numpy as np
-from soundpost.models.compact import CompactConfig, CompactModel, CompactEncoder
-from soundpost.models.allocator import keep_freed_memory
-
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-model = CompactModel(CompactConfig(tag_labels=["Dog"], vocabulary=10))
-encoder = CompactEncoder(model, None, "test")
-waves = np.zeros((8, 80_000), np.float32)
-for _ in range(3):
-    encoder.encode_audio(waves)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-encoder.encode_audio(waves)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    told = [
-        subprocess.run(
-            [sys.executable, "-c", code, how], capture_output=True, text=True, check=True
-        ).stdout
-        for how in ("keep", "plain")
-    ]
-    assert int(told[0]) * 2 < int(told[1]), told
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
+def test_glibc_accepts_to_keep_freed_memory() -> None:
+    assert keep_freed_memory()
