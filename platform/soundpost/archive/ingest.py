@@ -142,8 +142,9 @@ class _Run:
         self, jobs: Feed[Job], progress: ProgressCallback, stop: threading.Event
     ) -> None:
         size = self._options.batch_size
-        # Half of the cores: the encoder takes the others, and waits for none of them in turn.
-        threads = self._options.threads or max(1, (cpu_count() or 1) // 2)
+        # Half of the cores, but two at least: behind a single one the encoder waits for every file
+        # that is slow to decode.
+        threads = self._options.threads or max(2, (cpu_count() or 1) // 2)
         batch = _Batch()
         with Preparation(jobs, self._encoder.spec, self._stopwatch, threads, 2 * size) as prepared:
             for item in prepared:

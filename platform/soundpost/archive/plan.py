@@ -43,7 +43,7 @@ class IngestOptions:
     """What an ingest may be told.
 
     timezone is the one a new source gets, and where none is stated in a name or time. threads
-    prepare audio beside the encoder; 0 takes half the cores. A transaction holds at most
+    prepare audio beside the encoder; 0 takes half the cores, but two. A transaction holds at most
     chunk_windows windows and is committed after chunk_s seconds at the latest.
     """
 

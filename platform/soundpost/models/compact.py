@@ -184,10 +184,9 @@ class AudioTower(nn.Module):
         logits = self.tags(coarse.mean(dim=1)).unflatten(0, (batch, count))
         tokens = torch.cat([coarse.repeat_interleave(2, dim=1), fine], dim=-1)
         tokens = _in_order(tokens.unflatten(0, (batch, count)))
-        begin = _in_order(
-            (starts[:, None] + FRAMES_PER_TOKEN * torch.arange(6)[None])[None, ..., None]
-        )
-        mask = begin[..., 0].to(mel.device) < valid_frames[:, None]
+        inner = FRAMES_PER_TOKEN * torch.arange(6, device=mel.device)
+        begin = _in_order((starts[:, None] + inner)[None, ..., None])
+        mask = begin[..., 0] < valid_frames[:, None]
         frames, weights = self._frames(tokens, _in_order(_per_token(logits)), mask)
         pooled = torch.einsum("bth,btd->bd", weights, frames) / weights.shape[-1]
         return AudioOutput(
