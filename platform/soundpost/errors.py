@@ -229,6 +229,43 @@ class DataMissingError(SoundpostError):
     remedy = "Set SOUNDPOST_DATA to the folder that holds audio.csv."
 
 
+# --- jobs -------------------------------------------------------------------------------------
+
+
+class JobError(SoundpostError):
+    """A job cannot be handled."""
+
+    code = "job"
+
+
+class UnknownJobError(JobError):
+    """There is no such job."""
+
+    code = "unknown-job"
+    remedy = "List them: soundpost jobs."
+
+
+class JobStateError(JobError):
+    """The job is in another state."""
+
+    code = "job-state"
+    remedy = "Only failed and cancelled jobs are retried, only unfinished ones are cancelled."
+
+
+class QueueFullError(JobError):
+    """Too many jobs of this source are waiting."""
+
+    code = "queue-full"
+    remedy = "Try again when some are done, start more workers, or raise SOUNDPOST_QUEUE_LIMIT."
+
+
+class WorkerLostError(JobError):
+    """The worker died or stalled while it had the job."""
+
+    code = "worker-lost"
+    remedy = "See the worker's log of that time; a file that kills workers should be taken out."
+
+
 # --- store and index --------------------------------------------------------------------------
 
 

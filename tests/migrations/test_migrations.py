@@ -92,7 +92,7 @@ def test_ids_that_are_quoted_elsewhere_are_never_used_twice(tmp_path: Path) -> N
     with create_engine(url, poolclass=NullPool).connect() as connection:
         statement = text("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")
         found = set(connection.execute(statement).scalars())
-    assert found == {"embeddings", "recordings", "tombstones"}
+    assert found == {"embeddings", "jobs", "recordings", "tombstones"}
 
 
 def test_upgrading_twice_keeps_what_is_there(empty_url: str, engine: Engine) -> None:

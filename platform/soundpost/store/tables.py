@@ -247,3 +247,53 @@ class Tombstone(Table):
         Index("ix_tombstones_model_id_id", "model_id", "id"),
         {"sqlite_autoincrement": True},
     )
+
+
+class Job(Table):
+    """A piece of work; the queue only carries its id.
+
+    state: queued, running, done, failed, cancelled. `key` names the work: no two unfinished jobs
+    have the same. A running job belongs to the worker that knows its `lease`, until leased_until.
+    Lower `priority` goes first. error_detail holds the traceback of the last failure.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    key: Mapped[str] = mapped_column(String(200))
+    queue: Mapped[str] = mapped_column(String(32))
+    payload: Mapped[dict[str, Any]] = mapped_column(Document, default=dict)
+    source_id: Mapped[int | None] = mapped_column(ForeignKey("sources.id"))
+    state: Mapped[str] = mapped_column(String(16), default="queued")
+    priority: Mapped[int] = mapped_column(Integer)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    max_attempts: Mapped[int] = mapped_column(Integer)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    # When its message was last sent; none was, or the job changed since, where it is null.
+    sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    lease: Mapped[str | None] = mapped_column(String(32))
+    leased_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    worker: Mapped[str | None] = mapped_column(String(200))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(PathText)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"
+        ),
+        Index(
+            "uq_jobs_unfinished_key",
+            "key",
+            unique=True,
+            sqlite_where=text("state IN ('queued', 'running')"),
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+        Index("ix_jobs_next", "state", "kind", "priority", "due_at", "id"),
+        Index("ix_jobs_source_id_state", "source_id", "state"),
+        # A message for a job that was deleted must never start another one.
+        {"sqlite_autoincrement": True},
+    )
