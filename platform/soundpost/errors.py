@@ -259,6 +259,13 @@ class QueueFullError(JobError):
     remedy = "Try again when some are done, start more workers, or raise SOUNDPOST_QUEUE_LIMIT."
 
 
+class BrokerError(JobError):
+    """The message broker cannot be used."""
+
+    code = "broker"
+    remedy = "Check SOUNDPOST_BROKER_URL and that the broker runs; jobs wait in the database."
+
+
 class WorkerLostError(JobError):
     """The worker died or stalled while it had the job."""
 

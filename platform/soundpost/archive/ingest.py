@@ -10,32 +10,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from os import cpu_count
-
-import numpy as np
 
 from soundpost.archive.discover import Discovery
-from soundpost.archive.frames import pool_frames
+from soundpost.archive.embed import Embedder
 from soundpost.archive.index import SearchIndex
 from soundpost.archive.plan import IngestOptions, Plan, Workload
-from soundpost.archive.prepare import Job, Preparation, Prepared, PreparedEnd, PreparedWindow
+from soundpost.archive.prepare import Job
 from soundpost.archive.relay import Feed, Stopwatch
 from soundpost.archive.summary import Finding, Progress, Summary
 from soundpost.archive.triage import Triage
-from soundpost.archive.writer import Encoded, Writer
+from soundpost.archive.writer import Writer
 from soundpost.errors import UnreadableFileError
-from soundpost.models.encoder import AudioEncoding, AudioTextEncoder
+from soundpost.models.encoder import AudioTextEncoder
 from soundpost.store import models, recordings, sources
 from soundpost.store.files import AudioFiles
 from soundpost.store.session import Store
-from soundpost.store.windows import WindowRow
 
-TAG_FLOOR = 0.1
-TAGS_A_WINDOW = 10
 _JOBS_WAITING = 128
 
 ProgressCallback = Callable[[Progress], None]
@@ -63,18 +56,6 @@ def ingest(
     return run.execute(progress or _ignore, stop or threading.Event())
 
 
-@dataclass
-class _Batch:
-    """Windows for the encoder, with the ends of recordings where they fall between them."""
-
-    items: list[Prepared] = field(default_factory=list)
-    windows: int = 0
-
-    def add(self, item: Prepared) -> None:
-        self.items.append(item)
-        self.windows += isinstance(item, PreparedWindow)
-
-
 class _Run:
     """One ingest from its first file to its summary."""
 
@@ -99,18 +80,18 @@ class _Run:
             left_out=len(found.left_out),
         )
         self._workload = Workload(found.files)
-        plan = self._make_plan()
+        plan, model_id = self._make_plan()
         writing = threading.Lock()
         self._triage = Triage(store, objects, plan, self._summary, self._stopwatch, writing)
-        self._writer = Writer(store, index, plan, self._summary, self._stopwatch, writing)
-        self._audio_done_s = 0.0
+        self._writer = Writer(store, index, model_id, self._summary, self._stopwatch, writing)
+        self._embedder = Embedder(encoder, self._writer, options, self._stopwatch)
 
     def execute(self, progress: ProgressCallback, stop: threading.Event) -> Summary:
         """Run to the end, or until told to stop."""
         jobs: Feed[Job] = Feed(_JOBS_WAITING)
         with self._triaging(jobs) as triaged:
             with self._writer:
-                self._embed_all(jobs, progress, stop)
+                self._embedder.run(jobs, stop, lambda: progress(self._progress()))
                 jobs.stop()
             self._summary.interrupted = stop.is_set()
             triaged.result()
@@ -118,7 +99,7 @@ class _Run:
         progress(self._progress())
         return self._summary
 
-    def _make_plan(self) -> Plan:
+    def _make_plan(self) -> tuple[Plan, int]:
         options = self._options
         with self._store.session() as session:
             source = sources.ensure(session, options.source, options.timezone)
@@ -127,89 +108,32 @@ class _Run:
                 fault = UnreadableFileError(folder, "the folder cannot be listed")
                 row = recordings.record_failure(session, source.id, str(folder), fault)
                 self._summary.failed.append(Finding.from_error(str(folder), fault, row.id))
-            return Plan(source.id, model.id, self._encoder.spec.hop_s, options.timing)
+            hop_s = self._encoder.spec.hop_s
+            return Plan(source.id, model.id, hop_s, options.timing), model.id
 
     @contextmanager
     def _triaging(self, jobs: Feed[Job]) -> Iterator[Future[None]]:
         """Sort the files out in a thread of its own, which ends with this context."""
+
+        def triage() -> None:
+            try:
+                self._triage.run(self._found.files, jobs.put, self._workload)
+            finally:
+                jobs.end()
+
         with ThreadPoolExecutor(1, thread_name_prefix="triage") as pool:
             try:
-                yield pool.submit(self._triage.run, self._found.files, jobs, self._workload)
+                yield pool.submit(triage)
             finally:
                 jobs.stop()
-
-    def _embed_all(
-        self, jobs: Feed[Job], progress: ProgressCallback, stop: threading.Event
-    ) -> None:
-        size = self._options.batch_size
-        # Half of the cores, but two at least: behind a single one the encoder waits for every file
-        # that is slow to decode.
-        threads = self._options.threads or max(2, (cpu_count() or 1) // 2)
-        batch = _Batch()
-        with Preparation(jobs, self._encoder.spec, self._stopwatch, threads, 2 * size) as prepared:
-            for item in prepared:
-                if stop.is_set():
-                    break
-                if item is not None:
-                    batch.add(item)
-                if batch.windows >= size:
-                    self._embed(batch)
-                    batch = _Batch()
-                self._writer.write_if_due(self._options.chunk_windows, self._options.chunk_s)
-                progress(self._progress())
-        self._embed(batch)
-
-    def _embed(self, batch: _Batch) -> None:
-        windows = [item for item in batch.items if isinstance(item, PreparedWindow)]
-        rows = iter(self._encode(windows)) if windows else iter(())
-        for item in batch.items:
-            if isinstance(item, PreparedEnd):
-                self._writer.end(item)
-            else:
-                self._writer.add(Encoded(item.recording_id, next(rows)))
-                self._audio_done_s += self._new_audio_s(item)
-
-    def _encode(self, windows: Sequence[PreparedWindow]) -> list[WindowRow]:
-        spec = self._encoder.spec
-        length = round(spec.window_s * spec.sample_rate_hz)
-        waves = np.zeros((len(windows), length), dtype=np.float32)
-        lengths = np.array([min(length, len(window.wave)) for window in windows], dtype=np.int64)
-        for wave, window, valid in zip(waves, windows, lengths, strict=True):
-            wave[:valid] = window.wave[:valid]
-        with self._stopwatch.stage("encode"):
-            encoding = self._encoder.encode_audio(waves, lengths)
-        return [self._row(encoding, row, window) for row, window in enumerate(windows)]
-
-    def _row(self, encoding: AudioEncoding, row: int, window: PreparedWindow) -> WindowRow:
-        duration_s = window.end_s - window.start_s
-        return WindowRow(
-            start_s=window.start_s,
-            end_s=window.end_s,
-            acoustics=window.acoustics,
-            vector=encoding.embedding[row],
-            frames=pool_frames(encoding.frames[row], encoding.frame_hop_s, duration_s),
-            tags=self._tags(encoding, row),
-        )
-
-    def _tags(self, encoding: AudioEncoding, row: int) -> list[tuple[str, float]]:
-        labels = self._encoder.spec.tag_labels
-        if encoding.tags is None or not labels:
-            return []
-        order = np.argsort(-encoding.tags[row], kind="stable")[:TAGS_A_WINDOW]
-        likely = [(labels[column], float(encoding.tags[row, column])) for column in order]
-        return [(label, probability) for label, probability in likely if probability >= TAG_FLOOR]
-
-    def _new_audio_s(self, window: PreparedWindow) -> float:
-        length_s = window.end_s - window.start_s
-        return length_s if window.index == 0 else min(length_s, self._encoder.spec.hop_s)
 
     def _progress(self) -> Progress:
         done = self._summary.reached
         return Progress(
             files_done=done,
             files_total=self._summary.files,
-            audio_done_s=self._audio_done_s,
-            audio_total_s=max(self._audio_done_s, self._workload.total_s()),
+            audio_done_s=self._embedder.audio_done_s,
+            audio_total_s=max(self._embedder.audio_done_s, self._workload.total_s()),
             failed=len(self._summary.failed),
             elapsed_s=time.perf_counter() - self._began,
         )

@@ -8,6 +8,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 
 from soundpost.archive.recorder_names import Moment, moment_from_name
+from soundpost.audio.recording import Remark
 from soundpost.errors import InvalidValueError
 
 DEFAULT_SOURCE = "archive"
@@ -28,14 +29,14 @@ class Timing:
             return self.started_at
         return moment_from_name(path.name, self.zone) if self.from_name else None
 
-    def remarks(self, path: Path) -> list[dict[str, str]]:
-        """Return what must be said about the time of this file: code and detail."""
+    def remarks(self, path: Path) -> tuple[Remark, ...]:
+        """Return what must be said about the time of this file."""
         moment = self.moment(path)
         if moment is not None and moment.remark is not None:
-            return [{"code": moment.remark[0], "detail": moment.remark[1]}]
+            return (Remark(*moment.remark),)
         if moment is None and self.from_name:
-            return [{"code": NO_TIME, "detail": "its name holds no date and time"}]
-        return []
+            return (Remark(NO_TIME, "its name holds no date and time"),)
+        return ()
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,13 @@ class IngestOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows that an ingest writes under, and its options."""
+    """The rows that an ingest writes under, and its options.
+
+    Without a model nothing is embedded here, and what any model has embedded counts as done.
+    """
 
     source_id: int
-    model_id: int
+    model_id: int | None
     hop_s: float
     timing: Timing
 

@@ -34,11 +34,15 @@ _PATIENCE_S = 0.25
 
 @dataclass(frozen=True)
 class Job:
-    """A recording to embed; `skip` windows of it are in the database already."""
+    """A recording to embed; `skip` windows of it are in the database already.
+
+    notes: what is to be said of it beside what decoding finds.
+    """
 
     recording_id: int
     path: Path
     skip: int = 0
+    notes: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ class _Reader:
         remarks = tuple(self._stream.remarks) if self._stream else ()
         job = self._job
         return PreparedEnd(
-            job.recording_id, job.path, samples / rate_hz, self._windows, remarks, fault
+            job.recording_id, job.path, samples / rate_hz, self._windows, remarks + job.notes, fault
         )
 
     def _next(self, cuts: Iterator[WindowCut]) -> WindowCut | None:

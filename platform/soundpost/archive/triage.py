@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from soundpost.archive.plan import Plan, Workload
 from soundpost.archive.prepare import SHORTEST_S, Job
-from soundpost.archive.relay import Feed, StoppedError, Stopwatch
+from soundpost.archive.relay import StoppedError, Stopwatch
 from soundpost.archive.summary import Finding, Summary
 from soundpost.audio.decode import AudioInfo, probe
 from soundpost.errors import AudioError, DecodeError, SoundpostError, UnreadableFileError
@@ -45,10 +45,15 @@ class Examined:
     fault: AudioError | None = None
 
 
+# Takes part in the transaction that admits a recording.
+Enqueue = Callable[[Session, Job], None]
+
+
 class Triage:
     """Turns files into jobs for what is not embedded yet, and counts everything else.
 
-    It is the only writer of `summary.duplicate`, `moved` and `dated`. `writing` is held around
+    It is the only writer of `summary.duplicate`, `moved` and `dated`. `enqueue` is called for each
+    job in the transaction of its recording. `writing` is held around
     transactions, so that the threads of this process queue here and not at the database.
     """
 
@@ -60,6 +65,7 @@ class Triage:
         summary: Summary,
         stopwatch: Stopwatch,
         writing: threading.Lock,
+        enqueue: Enqueue | None = None,
     ) -> None:
         self._store = store
         self._objects = objects
@@ -67,9 +73,12 @@ class Triage:
         self._summary = summary
         self._stopwatch = stopwatch
         self._writing = writing
+        self._enqueue = enqueue
         self._claimed: set[int] = set()
 
-    def run(self, files: Sequence[Path], jobs: Feed[Job], workload: Workload) -> None:
+    def run(
+        self, files: Sequence[Path], hand_on: Callable[[Job], None], workload: Workload
+    ) -> None:
         """Admit files one after the other; returns early when nobody takes jobs any more."""
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="examine")
         try:
@@ -77,12 +86,11 @@ class Triage:
                 for job, file in self._admit_all(group):
                     workload.examined(file.size_bytes or 0, self._to_do_s(job, file))
                     if job is not None:
-                        jobs.put(job)
+                        hand_on(job)
         except StoppedError:
             return
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            jobs.end()
 
     def _examinations(
         self, files: Sequence[Path], pool: ThreadPoolExecutor
@@ -138,7 +146,11 @@ class Triage:
 
     def _admit_all(self, group: Sequence[Examined]) -> list[tuple[Job | None, Examined]]:
         with self._writing, self._stopwatch.stage("store"), self._store.session() as session:
-            return [(self._admit(session, file), file) for file in group]
+            admitted = [(self._admit(session, file), file) for file in group]
+            for job, _ in admitted:
+                if job is not None and self._enqueue is not None:
+                    self._enqueue(session, job)
+            return admitted
 
     def _admit(self, session: Session, file: Examined) -> Job | None:
         if file.fault is not None:
@@ -151,7 +163,7 @@ class Triage:
         if is_new:
             _forget_unfinished(session, recording)
             self._claimed.add(recording.id)
-            return Job(recording.id, file.path)
+            return Job(recording.id, file.path, notes=self._plan.timing.remarks(file.path))
         return self._recognise(session, file, recording)
 
     def _refuse(self, session: Session, file: Examined, fault: AudioError) -> None:
@@ -181,11 +193,16 @@ class Triage:
         if known.id not in self._claimed:
             self._claimed.add(known.id)
             if not _is_finished(session, known, self._plan.model_id):
-                done = windows.last_complete(session, known.id, self._plan.model_id)
-                return Job(known.id, file.path, done)
+                done = self._windows_done(session, known)
+                return Job(known.id, file.path, done, self._plan.timing.remarks(file.path))
         self._summary.moved += moved
         self._summary.duplicate += not moved
         return None
+
+    def _windows_done(self, session: Session, known: Recording) -> int:
+        if self._plan.model_id is None:
+            return 0
+        return windows.last_complete(session, known.id, self._plan.model_id)
 
     def _relocate(self, session: Session, file: Examined, known: Recording) -> bool:
         same = known.path == str(file.path)
@@ -236,7 +253,7 @@ def _forget_unfinished(session: Session, now: Recording) -> None:
         recordings.remove(session, recording_id)
 
 
-def _finished_at(session: Session, model_id: int, paths: Sequence[Path]) -> list[Recording]:
+def _finished_at(session: Session, model_id: int | None, paths: Sequence[Path]) -> list[Recording]:
     statement = select(Recording).where(
         Recording.path.in_([str(path) for path in paths]), Recording.sha256.is_not(None)
     )
@@ -244,10 +261,10 @@ def _finished_at(session: Session, model_id: int, paths: Sequence[Path]) -> list
     return [row for row in rows if _is_finished(session, row, model_id)]
 
 
-def _is_finished(session: Session, recording: Recording, model_id: int) -> bool:
-    """Tell whether this model has embedded a recording to its end, not only some model."""
-    if recording.status != "embedded":
-        return False
+def _is_finished(session: Session, recording: Recording, model_id: int | None) -> bool:
+    """Tell whether this model (any, if None) has embedded a recording to its end."""
+    if recording.status != "embedded" or model_id is None:
+        return recording.status == "embedded"
     statement = (
         select(func.max(Window.end_s))
         .join(Embedding, Embedding.window_id == Window.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -12,7 +13,6 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from soundpost.archive.index import SearchIndex
-from soundpost.archive.plan import Plan
 from soundpost.archive.prepare import PreparedEnd
 from soundpost.archive.relay import Stopwatch
 from soundpost.archive.summary import Finding, Summary, remedy_for
@@ -20,6 +20,9 @@ from soundpost.errors import NoSamplesError, UnknownRecordingError
 from soundpost.store import recordings
 from soundpost.store.session import Store
 from soundpost.store.windows import WindowRow, add_batch
+
+# Takes part in the transaction in which a recording comes to its end.
+Settled = Callable[[Session, PreparedEnd], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,25 +47,27 @@ class Writer:
 
     A recording becomes embedded in the same transaction as its last window; its vectors become
     searchable after the commit. It is the only writer of the summary's `ingested`, `truncated`,
-    `remarked`, `windows` and `audio_s`. Use it as a context manager: leaving it without an error
-    writes what is left.
+    `remarked`, `windows` and `audio_s`. `settled` is called in the transaction that completes a
+    recording. Use it as a context manager: leaving it without an error writes what is left.
     """
 
     def __init__(
         self,
         store: Store,
         index: SearchIndex | None,
-        plan: Plan,
+        model_id: int,
         summary: Summary,
         stopwatch: Stopwatch,
         writing: threading.Lock,
+        settled: Settled | None = None,
     ) -> None:
         self._store = store
         self._index = index
-        self._plan = plan
+        self._model_id = model_id
         self._summary = summary
         self._stopwatch = stopwatch
         self._writing = writing
+        self._settled = settled
         self._parts: list[_Part] = []
         self._windows = 0
         self._last_write = time.monotonic()
@@ -123,7 +128,7 @@ class Writer:
         try:
             if part.rows and part.end is None:
                 recordings.mark_embedding(session, part.recording_id)
-            ids = add_batch(session, part.recording_id, self._plan.model_id, part.rows)
+            ids = add_batch(session, part.recording_id, self._model_id, part.rows)
             if part.end is not None:
                 self._settle(session, part.end)
         except UnknownRecordingError:
@@ -135,18 +140,16 @@ class Writer:
         if end.windows == 0:
             fault = end.fault or NoSamplesError(end.path)
             recordings.mark_failed(session, end.recording_id, fault)
-            return
-        recordings.mark_embedded(
-            session,
-            end.recording_id,
-            duration_s=end.duration_s,
-            fault=end.fault,
-            remarks=self._remarks(end),
-        )
-
-    def _remarks(self, end: PreparedEnd) -> list[dict[str, str]]:
-        heard = [{"code": remark.code, "detail": remark.detail} for remark in end.remarks]
-        return heard + self._plan.timing.remarks(end.path)
+        else:
+            recordings.mark_embedded(
+                session,
+                end.recording_id,
+                duration_s=end.duration_s,
+                fault=end.fault,
+                remarks=[remark.to_document() for remark in end.remarks],
+            )
+        if self._settled is not None:
+            self._settled(session, end)
 
     def _count(self, part: _Part) -> None:
         self._summary.windows += len(part.rows)
@@ -161,8 +164,8 @@ class Writer:
         self._summary.audio_s += end.duration_s
         if end.fault is not None:
             self._summary.truncated.append(Finding.from_error(path, end.fault, end.recording_id))
-        for remark in self._remarks(end):
-            code = remark["code"]
+        for remark in end.remarks:
+            remedy = remedy_for(remark.code)
             self._summary.remarked.append(
-                Finding(path, code, remark["detail"], remedy_for(code), end.recording_id)
+                Finding(path, remark.code, remark.detail, remedy, end.recording_id)
             )

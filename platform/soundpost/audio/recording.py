@@ -35,6 +35,10 @@ class Remark:
     code: str
     detail: str
 
+    def to_document(self) -> dict[str, str]:
+        """Return it JSON-ready."""
+        return {"code": self.code, "detail": self.detail}
+
 
 @dataclass(frozen=True)
 class Block:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,14 @@ _OUR_MISTAKES = (IntegrityError, ProgrammingError, DataError, NotSupportedError)
 _READING = {"soundpost_reading": True, "postgresql_readonly": True}
 
 
+_AFTER_COMMIT = "after_commit"
+
+
+def after_commit(session: Session, action: Callable[[], None]) -> None:
+    """Let something happen after the transaction of Store.session, and only if it is committed."""
+    session.info.setdefault(_AFTER_COMMIT, []).append(action)
+
+
 class Store:
     """The database: an engine and the two kinds of transaction.
 
@@ -61,6 +69,8 @@ class Store:
         """
         with outages_as_store_error(self.engine.url), self._writers.begin() as session:
             yield session
+        for action in session.info.pop(_AFTER_COMMIT, []):
+            action()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

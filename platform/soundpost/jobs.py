@@ -1,0 +1,95 @@
+"""Asking for work: a row in the caller's transaction, a message after its commit.
+
+This module loads no model and knows no broker: a message names a task and carries the job's id.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import Protocol
+
+from sqlalchemy.orm import Session
+
+from soundpost.audio.recording import Remark
+from soundpost.errors import SoundpostError
+from soundpost.store import jobs
+from soundpost.store.jobs import BACKFILL, LIVE, NewJob, ToSend
+from soundpost.store.session import after_commit
+from soundpost.store.tables import Job, utc_now
+
+__all__ = ["BACKFILL", "EMBED", "INDEX", "LIVE", "QUEUES", "JobQueue", "NoSender", "Sender"]
+
+EMBED, INDEX, WATCH, EXPLAIN = "embed", "index", "watch", "explain"
+NOTIFY, HOUSEKEEPING = "notify", "housekeeping"
+QUEUES = (EMBED, INDEX, WATCH, EXPLAIN, NOTIFY, HOUSEKEEPING)
+RECONCILE_TASK = "soundpost.reconcile"
+
+log = logging.getLogger(__name__)
+
+
+def task_name(kind: str) -> str:
+    """The name of the task that does jobs of a kind."""
+    return f"soundpost.{kind}"
+
+
+class Sender(Protocol):
+    """Hands messages to a broker."""
+
+    def send(self, message: ToSend) -> None:
+        """Send a message. Raises BrokerError where the broker is out of reach."""
+        ...
+
+
+class NoSender:
+    """Sends nothing: the reconciler of a worker finds the rows by itself."""
+
+    def send(self, message: ToSend) -> None:
+        """Leave it."""
+
+
+class JobQueue:
+    """Adds jobs in the caller's transaction and sends their messages after it."""
+
+    def __init__(self, sender: Sender, limit: int = 100_000) -> None:
+        self._sender = sender
+        self._limit = limit
+
+    def add(self, session: Session, new: NewJob) -> Job:
+        """Add a job unless the same work is unfinished already.
+
+        Raises QueueFullError if its source has as many unfinished ones as it may.
+        """
+        if new.source_id is not None:
+            jobs.check_room(session, new.source_id, self._limit)
+        job, is_new = jobs.add(session, new)
+        if is_new and job.due_at <= utc_now():
+            job.sent_at = utc_now()
+            message = ToSend(job.id, job.kind, job.queue, job.priority)
+            after_commit(session, partial(self.send, message))
+        return job
+
+    def embed(
+        self,
+        session: Session,
+        recording_id: int,
+        source_id: int,
+        *,
+        notes: Sequence[Remark] = (),
+        priority: int = LIVE,
+        due_at: datetime | None = None,
+    ) -> Job:
+        """Ask for the windows of a recording; notes are kept with its remarks."""
+        payload = {"recording": recording_id, "notes": [note.to_document() for note in notes]}
+        key = f"{EMBED}:{recording_id}"
+        new = NewJob(EMBED, key, EMBED, payload, source_id, priority, due_at=due_at)
+        return self.add(session, new)
+
+    def send(self, message: ToSend) -> None:
+        """Send a message; a lost one is sent again by the reconciler, so its loss is only noted."""
+        try:
+            self._sender.send(message)
+        except SoundpostError as error:
+            log.warning("message not sent", extra={"job": message.id, "reason": str(error)})
