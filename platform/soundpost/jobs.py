@@ -63,13 +63,20 @@ class JobQueue:
         Raises QueueFullError if its source has as many unfinished ones as it may.
         """
         if new.source_id is not None:
-            jobs.check_room(session, new.source_id, self._limit)
+            self.check_room(session, new.source_id)
         job, is_new = jobs.add(session, new)
         if is_new and job.due_at <= utc_now():
             job.sent_at = utc_now()
             message = ToSend(job.id, job.kind, job.queue, job.priority)
             after_commit(session, partial(self.send, message))
         return job
+
+    def check_room(self, session: Session, source_id: int, room: int = 1) -> None:
+        """Raise QueueFullError unless a source may have `room` more unfinished jobs.
+
+        A source without any always has room, however small the limit.
+        """
+        jobs.check_room(session, source_id, max(1, self._limit - room + 1))
 
     def embed(
         self,

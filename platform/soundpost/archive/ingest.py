@@ -20,12 +20,11 @@ from soundpost.archive.index import SearchIndex
 from soundpost.archive.plan import IngestOptions, Plan, Workload
 from soundpost.archive.prepare import Job
 from soundpost.archive.relay import Feed, Stopwatch
-from soundpost.archive.summary import Finding, Progress, Summary
-from soundpost.archive.triage import Triage
+from soundpost.archive.summary import Progress, Summary
+from soundpost.archive.triage import Triage, source_of
 from soundpost.archive.writer import Writer
-from soundpost.errors import UnreadableFileError
 from soundpost.models.encoder import AudioTextEncoder
-from soundpost.store import models, recordings, sources
+from soundpost.store import models
 from soundpost.store.files import AudioFiles
 from soundpost.store.session import Store
 
@@ -74,11 +73,7 @@ class _Run:
         self._encoder = encoder
         self._began = time.perf_counter()
         self._stopwatch = Stopwatch()
-        self._summary = Summary(
-            files=len(found.files) + len(found.unreadable),
-            not_audio=found.not_audio,
-            left_out=len(found.left_out),
-        )
+        self._summary = Summary.of(found)
         self._workload = Workload(found.files)
         plan, model_id = self._make_plan()
         writing = threading.Lock()
@@ -102,12 +97,8 @@ class _Run:
     def _make_plan(self) -> tuple[Plan, int]:
         options = self._options
         with self._store.session() as session:
-            source = sources.ensure(session, options.source, options.timezone)
+            source = source_of(session, self._found, options, self._summary)
             model = models.ensure(session, self._encoder.spec)
-            for folder in self._found.unreadable:
-                fault = UnreadableFileError(folder, "the folder cannot be listed")
-                row = recordings.record_failure(session, source.id, str(folder), fault)
-                self._summary.failed.append(Finding.from_error(str(folder), fault, row.id))
             hop_s = self._encoder.spec.hop_s
             return Plan(source.id, model.id, hop_s, options.timing), model.id
 

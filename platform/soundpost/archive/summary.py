@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from soundpost.archive.discover import Discovery
 from soundpost.errors import SoundpostError, error_class
 
 # Remarks are findings, not errors, but each deserves a word on what to do.
@@ -80,13 +81,15 @@ class Progress:
 class Summary:
     """The outcome of an ingest.
 
-    ingested, duplicate, moved and the failures add up to the files that were reached. `dated`
+    ingested, queued, duplicate, moved and the failures add up to the files that were reached;
+    what is queued is embedded by workers later. `dated`
     counts recordings that were there already and now got the time they began. stages: seconds of
     each stage, added over threads; encoder_s and wall_s are wall-clock.
     """
 
     files: int = 0
     ingested: int = 0
+    queued: int = 0
     duplicate: int = 0
     moved: int = 0
     dated: int = 0
@@ -101,10 +104,19 @@ class Summary:
     stages: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
 
+    @classmethod
+    def of(cls, found: Discovery) -> Summary:
+        """Begin with what was found."""
+        return cls(
+            files=len(found.files) + len(found.unreadable),
+            not_audio=found.not_audio,
+            left_out=len(found.left_out),
+        )
+
     @property
     def reached(self) -> int:
         """How many files have an outcome."""
-        return self.ingested + self.duplicate + self.moved + len(self.failed)
+        return self.ingested + self.queued + self.duplicate + self.moved + len(self.failed)
 
     @property
     def only_failures(self) -> bool:
@@ -123,6 +135,7 @@ class Summary:
         return {
             "files": self.files,
             "ingested": self.ingested,
+            "queued": self.queued,
             "duplicate": self.duplicate,
             "moved": self.moved,
             "dated": self.dated,

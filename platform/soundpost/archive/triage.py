@@ -17,16 +17,17 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from soundpost.archive.plan import Plan, Workload
+from soundpost.archive.discover import Discovery
+from soundpost.archive.plan import IngestOptions, Plan, Workload
 from soundpost.archive.prepare import SHORTEST_S, Job
 from soundpost.archive.relay import StoppedError, Stopwatch
 from soundpost.archive.summary import Finding, Summary
 from soundpost.audio.decode import AudioInfo, probe
 from soundpost.errors import AudioError, DecodeError, SoundpostError, UnreadableFileError
-from soundpost.store import recordings, windows
+from soundpost.store import recordings, sources, windows
 from soundpost.store.files import AudioFiles, sha256_of
 from soundpost.store.session import Store
-from soundpost.store.tables import Embedding, Recording, Window
+from soundpost.store.tables import Embedding, Recording, Source, Window
 
 _AHEAD = 64
 _THREADS = 2
@@ -224,6 +225,18 @@ class Triage:
         if job is None or file.info is None:
             return 0.0
         return max(0.0, (file.info.duration_s or 0.0) - job.skip * self._plan.hop_s)
+
+
+def source_of(
+    session: Session, found: Discovery, options: IngestOptions, summary: Summary
+) -> Source:
+    """Return the source of an ingest, having noted the folders that could not be listed."""
+    source = sources.ensure(session, options.source, options.timezone)
+    for folder in found.unreadable:
+        fault = UnreadableFileError(folder, "the folder cannot be listed")
+        row = recordings.record_failure(session, source.id, str(folder), fault)
+        summary.failed.append(Finding.from_error(str(folder), fault, row.id))
+    return source
 
 
 def _in_groups(futures: Iterable[Future[Examined]]) -> Iterator[list[Examined]]:
