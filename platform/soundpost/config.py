@@ -43,6 +43,42 @@ class Settings(BaseSettings):
         default=4 * 1024**3, ge=1, description="What the index may take of memory."
     )
 
+    broker_url: str = Field(
+        default="", description="Celery broker, such as redis://host/0; empty: a folder in home."
+    )
+    worker_processes: int = Field(
+        default=1, ge=1, le=256, description="Processes of one worker; each loads the model."
+    )
+    worker_memory_bytes: int = Field(
+        default=6 * 1024**3, ge=2**28, description="A worker process that took more is replaced."
+    )
+    job_limit_s: float = Field(
+        default=6 * 3600.0, gt=0, description="A job that takes longer is ended and tried again."
+    )
+    lease_s: float = Field(
+        default=60.0, ge=1, description="After so long without a sign a job's worker is lost."
+    )
+    reconcile_s: float = Field(
+        default=10.0, ge=0.1, description="How often jobs are looked after whose message was lost."
+    )
+    resend_s: float = Field(
+        default=60.0, ge=1, description="A message without effect is sent again after so long."
+    )
+    queue_limit: int = Field(
+        default=100_000, ge=1, description="Unfinished jobs that one source may have."
+    )
+    embed_together_s: float = Field(
+        default=160.0, gt=0, description="Seconds of waiting audio that a worker takes at once."
+    )
+    disk_reserve_bytes: int = Field(
+        default=512 * 1024**2, ge=0, description="With less free space nothing new is taken in."
+    )
+
+    @property
+    def broker_dir(self) -> Path:
+        """Folder of the messages, where no broker is configured."""
+        return self.home / "broker"
+
     @property
     def resolved_database_url(self) -> str:
         """The database URL, with the default filled in."""

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis.strategies import data, integers, sampled_from
 
-from soundpost.errors import JobStateError, QueueFullError, UnknownJobError
+from soundpost.errors import EmptyFileError, JobStateError, QueueFullError, UnknownJobError
 from soundpost.store import jobs, sources
 from soundpost.store.session import Store
 
@@ -122,6 +122,13 @@ def test_a_failure_is_tried_again_later_and_parked_after_the_last_attempt(
         job = jobs.get(session, job_id)
         assert (job.state, job.attempts, job.error_code) == ("failed", 2, "unexpected")
         assert "ValueError: second" in (job.error_detail or "")
+
+
+def test_what_cannot_get_better_is_parked_at_once(store: Store, job_id: int) -> None:
+    leased = must_take(store, job_id)
+    with store.session() as session:
+        assert jobs.fail(session, leased, EmptyFileError("a.wav"), final=True) == "failed"
+        assert jobs.get(session, job_id).error_code == "empty-file"
 
 
 def test_a_parked_job_can_be_run_again_with_all_its_attempts(store: Store, job_id: int) -> None:

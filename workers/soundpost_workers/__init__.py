@@ -1,1 +1,1 @@
-"""Workers: Celery tasks over the platform (from the next release on)."""
+"""Workers: Celery tasks over the platform."""

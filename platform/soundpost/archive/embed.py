@@ -5,7 +5,6 @@ Windows of several recordings share a batch, so that many short files embed as f
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from os import cpu_count
@@ -15,7 +14,7 @@ import numpy as np
 from soundpost.archive.frames import pool_frames
 from soundpost.archive.plan import IngestOptions
 from soundpost.archive.prepare import Job, Preparation, Prepared, PreparedEnd, PreparedWindow
-from soundpost.archive.relay import Feed, Stopwatch
+from soundpost.archive.relay import Feed, Flag, Stopwatch
 from soundpost.archive.writer import Encoded, Writer
 from soundpost.models.encoder import AudioEncoding, AudioTextEncoder
 from soundpost.store.windows import WindowRow
@@ -52,7 +51,7 @@ class Embedder:
         self._options = options
         self._stopwatch = stopwatch
 
-    def run(self, jobs: Feed[Job], stop: threading.Event, after_each: Callable[[], None]) -> None:
+    def run(self, jobs: Feed[Job], stop: Flag, after_each: Callable[[], None]) -> None:
         """Embed jobs until they are over, or until told to stop; what is encoded is handed on."""
         size = self._options.batch_size
         # Half of the cores, but two at least: behind a single one the encoder waits for every file

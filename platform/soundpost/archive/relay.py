@@ -7,9 +7,17 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Flag(Protocol):
+    """What can be asked whether to stop: an event of threads or of processes, or several."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+        ...
 
 
 class StoppedError(Exception):

@@ -184,14 +184,22 @@ def complete(session: Session, held: Leased) -> bool:
 
 
 def fail(
-    session: Session, held: Leased, error: Exception, *, now: datetime | None = None
+    session: Session,
+    held: Leased,
+    error: Exception,
+    *,
+    final: bool = False,
+    now: datetime | None = None,
 ) -> State | None:
     """Note a failure: the job is tried again later, or parked after its last attempt.
 
-    Returns its state, or None if it was not this worker's any more.
+    `final` parks it at once: another attempt would end the same. Returns its state, or None if it
+    was not this worker's any more.
     """
-    job = get(session, held.id)
-    last = job.attempts >= job.max_attempts
+    job = session.get(Job, held.id)
+    if job is None:
+        return None
+    last = final or job.attempts >= job.max_attempts
     values = _next_try(job, now or utc_now()) if not last else _parked(now or utc_now())
     values["error_code"] = error.code if isinstance(error, SoundpostError) else "unexpected"
     values["error_detail"] = "".join(traceback.format_exception(error))

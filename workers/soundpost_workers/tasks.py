@@ -1,0 +1,87 @@
+"""The tasks: shells around plain functions.
+
+The process that forks loads no model: torch and FAISS hang in a child that is forked after their
+first parallel operation. Each child makes its tools at its first job.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import worker_ready, worker_shutting_down
+
+from soundpost.config import load_settings
+from soundpost.jobs import EMBED, RECONCILE_TASK, JobQueue, task_name
+from soundpost.store.session import Store, open_store
+from soundpost_workers.app import app
+from soundpost_workers.reconcile import reconcile
+from soundpost_workers.send import CelerySender
+
+if TYPE_CHECKING:
+    from soundpost_workers.embed import Tools
+
+# Shared with the forked children: the signal to stop only reaches the process that forked them.
+_stopping = multiprocessing.Event()
+
+
+@lru_cache(maxsize=1)
+def store_of_process(process_id: int) -> Store:
+    """The database of this process: connections must not be shared with the one that forked it."""
+    return open_store(load_settings().resolved_database_url)
+
+
+def job_queue() -> JobQueue:
+    """The queue that the jobs of these settings go to."""
+    return JobQueue(CelerySender(app), load_settings().queue_limit)
+
+
+@lru_cache(maxsize=1)
+def tools_of_process(process_id: int) -> Tools:
+    """What this process embeds with, made at its first job."""
+    from soundpost.models.registry import load_encoder
+    from soundpost.store.files import AudioFiles
+    from soundpost_workers.embed import Tools
+
+    settings = load_settings()
+    return Tools(
+        settings=settings,
+        store=store_of_process(process_id),
+        files=AudioFiles(settings.resolved_objects_url),
+        encoder=load_encoder(settings),
+        queue=job_queue(),
+        worker=f"{socket.gethostname()}:{process_id}",
+    )
+
+
+@app.task(name=task_name(EMBED))  # type: ignore[untyped-decorator]  # Celery publishes no types
+def embed_task(job_id: int) -> None:
+    """Embed the recording of a job, and others that wait."""
+    from soundpost_workers.embed import embed
+
+    embed(tools_of_process(os.getpid()), job_id, _stopping)
+
+
+@app.task(name=RECONCILE_TASK)  # type: ignore[untyped-decorator]  # Celery publishes no types
+def reconcile_task() -> None:
+    """Look after the jobs."""
+    reconcile(store_of_process(os.getpid()), job_queue(), load_settings())
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]  # Celery publishes no types
+def reconcile_at_start(**_: Any) -> None:
+    """Look after the jobs once, before the first interval is over."""
+    store = open_store(load_settings().resolved_database_url)
+    try:
+        reconcile(store, job_queue(), load_settings())
+    finally:
+        store.close()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]  # Celery publishes no types
+def stop(**_: Any) -> None:
+    """Let the work of this process end at its next batch."""
+    _stopping.set()
