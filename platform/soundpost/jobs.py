@@ -66,10 +66,14 @@ class JobQueue:
             self.check_room(session, new.source_id)
         job, is_new = jobs.add(session, new)
         if is_new and job.due_at <= utc_now():
-            job.sent_at = utc_now()
-            message = ToSend(job.id, job.kind, job.queue, job.priority)
-            after_commit(session, partial(self.send, message))
+            self.resend(session, job)
         return job
+
+    def resend(self, session: Session, job: Job) -> None:
+        """Send the message of a job when this transaction is committed."""
+        job.sent_at = utc_now()
+        message = ToSend(job.id, job.kind, job.queue, job.priority)
+        after_commit(session, partial(self.send, message))
 
     def check_room(self, session: Session, source_id: int, room: int = 1) -> None:
         """Raise QueueFullError unless a source may have `room` more unfinished jobs.

@@ -116,20 +116,39 @@ def find(
     kind: str | None = None,
     after_id: int = 0,
     limit: int | None = 100,
+    newest: bool = False,
 ) -> list[Job]:
-    """Return the jobs that meet every filter and come after `after_id`, by id."""
-    statement = select(Job).where(Job.id > after_id).order_by(Job.id).limit(limit)
+    """Return the jobs that meet every filter and come after `after_id`, by id.
+
+    With `newest` the limit keeps the last ones instead of the first.
+    """
+    order = Job.id.desc() if newest else Job.id
+    statement = select(Job).where(Job.id > after_id).order_by(order).limit(limit)
     if state is not None:
         statement = statement.where(Job.state == state)
     if kind is not None:
         statement = statement.where(Job.kind == kind)
-    return list(session.scalars(statement))
+    return sorted(session.scalars(statement), key=lambda job: job.id)
 
 
 def counts(session: Session) -> dict[tuple[str, str], int]:
     """Return how many jobs there are by (kind, state)."""
     statement = select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)
     return {(kind, state): count for kind, state, count in session.execute(statement)}
+
+
+def oldest_waiting_s(session: Session, *, now: datetime | None = None) -> float | None:
+    """Return for how long the oldest due job has waited, None if none does."""
+    moment = now or utc_now()
+    statement = select(func.min(Job.due_at)).where(Job.state == "queued", Job.due_at <= moment)
+    due_at = session.scalar(statement)
+    return None if due_at is None else (moment - due_at).total_seconds()
+
+
+def workers(session: Session) -> list[str]:
+    """Return who has jobs in hand, by name."""
+    statement = select(Job.worker).where(Job.state == "running", Job.worker.is_not(None))
+    return sorted(name for name in session.scalars(statement.distinct()) if name)
 
 
 def check_room(session: Session, source_id: int, limit: int) -> None:

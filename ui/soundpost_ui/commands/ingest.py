@@ -66,6 +66,9 @@ def ingest_command(
     copy: Annotated[
         bool, typer.Option("--copy", help="Keep a copy of the audio; else it stays in place.")
     ] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Let workers embed it (soundpost up); return at once.")
+    ] = False,
     commit_every: Annotated[
         int, typer.Option(hidden=True, min=1, help="Windows a transaction holds at most.")
     ] = 512,
@@ -82,7 +85,10 @@ def ingest_command(
         options = replace(options, chunk_windows=commit_every)
         options.check(len(found.files))
         with stopping_on_signals() as stop:
-            summary = run_ingest(workspace, found, options, stop, quiet=as_json)
+            if queue:
+                summary = run_register(workspace, found, options, stop)
+            else:
+                summary = run_ingest(workspace, found, options, stop, quiet=as_json)
     if as_json:
         terminal.print_json(summary.to_document())
     else:
@@ -113,8 +119,21 @@ def run_ingest(
     return summary
 
 
+def run_register(
+    workspace: Workspace, found: Discovery, options: IngestOptions, stop: threading.Event
+) -> Summary:
+    """Ask for the windows of files by job, behind what comes in live."""
+    from soundpost.archive.register import register
+    from soundpost.jobs import BACKFILL
+
+    store, jobs = workspace.store, workspace.queue
+    return register(found, options, store, jobs, workspace.objects, priority=BACKFILL, stop=stop)
+
+
 @contextmanager
-def stopping_on_signals() -> Iterator[threading.Event]:
+def stopping_on_signals(
+    notice: str = "Stopping; what is embedded is being written. Again to end at once.",
+) -> Iterator[threading.Event]:
     """Give an event that the first Ctrl-C or termination sets; the second one ends at once."""
     stop = threading.Event()
 
@@ -122,7 +141,7 @@ def stopping_on_signals() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        terminal.hint("Stopping; what is embedded is being written. Again to end at once.")
+        terminal.hint(notice)
 
     previous = {number: signal.signal(number, request) for number in _SIGNALS}
     try:
@@ -157,6 +176,8 @@ def print_summary(summary: Summary) -> None:
 
 def _headline(summary: Summary) -> str:
     parts = [f"{summary.ingested:,} ingested", f"{summary.duplicate:,} already there"]
+    if summary.queued:
+        parts[0] = f"{summary.queued:,} queued"
     parts += [f"{summary.moved:,} moved"] * bool(summary.moved)
     parts += [f"{summary.dated:,} given their time"] * bool(summary.dated)
     parts += [f"{len(summary.failed):,} failed"]
