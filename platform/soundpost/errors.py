@@ -20,6 +20,10 @@ class SoundpostError(Exception):
         self.detail = detail
         super().__init__(self._text())
 
+    def __reduce__(self) -> tuple[type[SoundpostError], tuple[object, str]]:
+        """Travel between processes as what it was made of."""
+        return type(self), (self.value, self.detail)
+
     def _text(self) -> str:
         summary = (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
         offender = "" if self.value is None else f": {self.value}"
@@ -220,6 +224,13 @@ class BrokenCheckpointError(ModelError):
 
     code = "broken-checkpoint"
     remedy = "Use another checkpoint: this one gives wrong or useless vectors."
+
+
+class EncoderUnavailableError(ModelError):
+    """The encoder does not answer."""
+
+    code = "encoder-unavailable"
+    remedy = "Try again in a moment: it is started anew. If it goes on, see the service's log."
 
 
 class DataMissingError(SoundpostError):

@@ -1,0 +1,254 @@
+"""An encoder in a process of its own, for programs that must stay light and must not stop.
+
+The service answers hundreds of requests at once and holds no model: its encoder lives here. Texts
+that wait together are embedded together. A process that dies is started again, and only what it
+had in hand fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundpost.config import Settings
+from soundpost.errors import EncoderUnavailableError, SoundpostError
+from soundpost.models.encoder import AudioEncoding, AudioTextEncoder, EncoderSpec, FloatArray
+
+# Loading a model from a slow disk takes its time; an answer does not.
+_LOAD_S = 300.0
+_ANSWER_S = 60.0
+_MOST_TOGETHER = 64
+# A process of its own, started afresh: one forked from a program with threads may hang.
+_CONTEXT = multiprocessing.get_context("spawn")
+
+_Request = tuple[int, str, tuple[Any, ...]]
+
+
+class EncoderProcess:
+    """An AudioTextEncoder whose model lives in a child process; may be used by many threads.
+
+    Nothing is started before `start` or the first use. Its methods raise what the encoder raises,
+    and EncoderUnavailableError where the child died or does not answer. `close` ends the child.
+    """
+
+    def __init__(self, settings: Settings, answer_s: float = _ANSWER_S) -> None:
+        self._settings = settings
+        self._answer_s = answer_s
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._spec: EncoderSpec | None = None
+
+    def start(self) -> None:
+        """Start the child, if none lives; its model loads in the background."""
+        self._living()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded; never waits."""
+        child = self._child
+        loaded = child is not None and child.alive and child.loaded.done()
+        return loaded and child is not None and child.loaded.exception() is None
+
+    @property
+    def process_id(self) -> int | None:
+        """The child's process id, None before it is started."""
+        return self._child.process.pid if self._child else None
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What the encoder is; waits for the model the first time."""
+        if self._spec is None:
+            self._spec = self._ask_for_spec()
+        return self._spec
+
+    def encode_audio(
+        self, waves: FloatArray, lengths: NDArray[np.int64] | None = None
+    ) -> AudioEncoding:
+        """Encode as the encoder does."""
+        encoding: AudioEncoding = self._ask("encode_audio", waves, lengths)
+        return encoding
+
+    def embed_audio(
+        self, waves: FloatArray, lengths: NDArray[np.int64] | None = None
+    ) -> FloatArray:
+        """Embed as the encoder does."""
+        vectors: FloatArray = self._ask("embed_audio", waves, lengths)
+        return vectors
+
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        """Embed as the encoder does; texts of several callers share a batch."""
+        vectors: FloatArray = self._ask("embed_text", list(texts))
+        return vectors
+
+    def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
+        """Judge as the encoder does."""
+        relevance: FloatArray = self._ask("relevance", text_vectors, similarities)
+        return relevance
+
+    def close(self) -> None:
+        """End the child; what waits for it fails."""
+        with self._lock:
+            if self._child is not None:
+                self._child.end()
+                self._child = None
+
+    def _living(self) -> _Child:
+        with self._lock:
+            if self._child is None or not self._child.alive:
+                self._child = _Child(self._settings)
+            return self._child
+
+    def _ask_for_spec(self) -> EncoderSpec:
+        spec: EncoderSpec = _wait(self._living().loaded, _LOAD_S)
+        return spec
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        child = self._living()
+        _wait(child.loaded, _LOAD_S)
+        return _wait(child.ask(next(self._numbers), method, arguments), self._answer_s)
+
+
+def _wait(future: Future[Any], patience_s: float) -> Any:
+    try:
+        return future.result(patience_s)
+    except FutureTimeoutError as error:
+        raise EncoderUnavailableError(None, f"no answer in {patience_s:.0f} s") from error
+
+
+class _Child:
+    """One life of the child process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.loaded: Future[EncoderSpec] = Future()
+        ours, theirs = _CONTEXT.Pipe()
+        self._pipe = ours
+        self._sending = threading.Lock()
+        self._open: dict[int, Future[Any]] = {}
+        self._over = False
+        self.process = _CONTEXT.Process(
+            target=_serve, args=(theirs, settings), name="encoder", daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        threading.Thread(target=self._receive, name="encoder answers", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still answer."""
+        return not self._over and self.process.is_alive()
+
+    def ask(self, number: int, method: str, arguments: tuple[Any, ...]) -> Future[Any]:
+        """Send a request; the answer comes in the future."""
+        future: Future[Any] = Future()
+        try:
+            with self._sending:
+                self._open[number] = future
+                self._pipe.send((number, method, arguments))
+        except OSError:
+            self._fail_all()
+        if self._over:
+            self._fail_all()
+        return future
+
+    def end(self) -> None:
+        """Kill it: it holds nothing that could be lost."""
+        self.process.kill()
+        self.process.join()
+        self._fail_all()
+
+    def _receive(self) -> None:
+        try:
+            self._settle(self.loaded, self._pipe.recv())
+            while True:
+                number, answer = self._pipe.recv()
+                self._settle(self._open.pop(number), answer)
+        except (EOFError, OSError):
+            self._fail_all()
+
+    def _settle(self, future: Future[Any], answer: Any) -> None:
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    def _fail_all(self) -> None:
+        self._over = True
+        waiting = [self.loaded, *(self._open.pop(number) for number in list(self._open))]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(EncoderUnavailableError(None, "its process ended"))
+
+
+def _serve(pipe: Connection, settings: Settings) -> None:
+    """Load the encoder and answer until the other end is closed."""
+    from soundpost.models.registry import load_encoder
+
+    try:
+        encoder = load_encoder(settings)
+    # Whatever it is, the other side has to know: it waits for the model.
+    except Exception as error:  # noqa: BLE001
+        pipe.send(_portable(error))
+        return
+    pipe.send(encoder.spec)
+    try:
+        while True:
+            for number, answer in _answers(encoder, _waiting(pipe)):
+                pipe.send((number, answer))
+    except (EOFError, OSError):
+        return
+
+
+def _waiting(pipe: Connection) -> list[_Request]:
+    """Wait for a request, and take along what came at the same time."""
+    requests: list[_Request] = [pipe.recv()]
+    while len(requests) < _MOST_TOGETHER and pipe.poll():
+        requests.append(pipe.recv())
+    return requests
+
+
+def _answers(encoder: AudioTextEncoder, requests: list[_Request]) -> list[tuple[int, Any]]:
+    texts = [request for request in requests if request[1] == "embed_text"]
+    others = [request for request in requests if request[1] != "embed_text"]
+    answers = _embed_together(encoder, texts)
+    for number, method, arguments in others:
+        answers.append((number, _answer(encoder, method, arguments)))
+    return answers
+
+
+def _embed_together(encoder: AudioTextEncoder, requests: list[_Request]) -> list[tuple[int, Any]]:
+    counts = [len(arguments[0]) for _, _, arguments in requests]
+    texts = [text for _, _, arguments in requests for text in arguments[0]]
+    if not texts:
+        return [(number, _answer(encoder, method, args)) for number, method, args in requests]
+    vectors = _answer(encoder, "embed_text", (texts,))
+    if isinstance(vectors, Exception):
+        # One of them is at fault: each gets its own answer.
+        return [(number, _answer(encoder, method, args)) for number, method, args in requests]
+    parts = np.split(vectors, np.cumsum(counts)[:-1])
+    return [(request[0], part) for request, part in zip(requests, parts, strict=True)]
+
+
+def _answer(encoder: AudioTextEncoder, method: str, arguments: tuple[Any, ...]) -> Any:
+    try:
+        return getattr(encoder, method)(*arguments)
+    # The caller raises it where it can be understood.
+    except Exception as error:  # noqa: BLE001
+        return _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that can be sent: ours as they are, others by their words."""
+    if isinstance(error, SoundpostError):
+        error.__cause__ = error.__context__ = None
+        return error
+    return EncoderUnavailableError(None, f"{type(error).__name__}: {error}")
