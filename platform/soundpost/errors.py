@@ -270,6 +270,13 @@ class QueueFullError(JobError):
     remedy = "Try again when some are done, start more workers, or raise SOUNDPOST_QUEUE_LIMIT."
 
 
+class DiskFullError(SoundpostError):
+    """There is too little free space to take anything in."""
+
+    code = "disk-full"
+    remedy = "Free some space, or lower SOUNDPOST_DISK_RESERVE_BYTES; it goes on by itself then."
+
+
 class BrokerError(JobError):
     """The message broker cannot be used."""
 

@@ -6,15 +6,18 @@ This module loads no model and knows no broker: a message names a task and carri
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy.orm import Session
 
 from soundpost.audio.recording import Remark
-from soundpost.errors import SoundpostError
+from soundpost.config import Settings
+from soundpost.errors import DiskFullError, SoundpostError
 from soundpost.store import jobs
 from soundpost.store.jobs import BACKFILL, LIVE, NewJob, ToSend
 from soundpost.store.session import after_commit
@@ -53,9 +56,24 @@ class NoSender:
 class JobQueue:
     """Adds jobs in the caller's transaction and sends their messages after it."""
 
-    def __init__(self, sender: Sender, limit: int = 100_000) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        limit: int = 100_000,
+        *,
+        folder: Path | None = None,
+        reserve_bytes: int = 0,
+    ) -> None:
         self._sender = sender
         self._limit = limit
+        self._folder = folder
+        self._reserve_bytes = reserve_bytes
+
+    @classmethod
+    def of(cls, settings: Settings, sender: Sender) -> JobQueue:
+        """Make the queue of these settings: its limit, and the space that it leaves."""
+        limit, reserve_bytes = settings.queue_limit, settings.disk_reserve_bytes
+        return cls(sender, limit, folder=settings.home, reserve_bytes=reserve_bytes)
 
     def add(self, session: Session, new: NewJob) -> Job:
         """Add a job unless the same work is unfinished already.
@@ -74,6 +92,15 @@ class JobQueue:
         job.sent_at = utc_now()
         message = ToSend(job.id, job.kind, job.queue, job.priority)
         after_commit(session, partial(self.send, message))
+
+    def check_disk(self) -> None:
+        """Raise DiskFullError if less is free than must stay free: nothing new is taken in then."""
+        if self._folder is None:
+            return
+        free_bytes = shutil.disk_usage(self._folder).free
+        if free_bytes < self._reserve_bytes:
+            kept = f"{free_bytes / 1e6:,.0f} MB free, {self._reserve_bytes / 1e6:,.0f} MB are kept"
+            raise DiskFullError(self._folder, kept)
 
     def check_room(self, session: Session, source_id: int, room: int = 1) -> None:
         """Raise QueueFullError unless a source may have `room` more unfinished jobs.

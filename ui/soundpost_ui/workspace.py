@@ -80,7 +80,7 @@ class Workspace:
         from soundpost_workers.app import make_app
         from soundpost_workers.send import CelerySender
 
-        return JobQueue(CelerySender(make_app(self.settings)), self.settings.queue_limit)
+        return JobQueue.of(self.settings, CelerySender(make_app(self.settings)))
 
     def _upgrade(self, store: Store, url: str) -> None:
         from soundpost_migrations.upgrade import upgrade

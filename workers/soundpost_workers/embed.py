@@ -28,6 +28,7 @@ from soundpost.errors import (
     FileMissingError,
     NoSamplesError,
     SoundpostError,
+    StoreError,
     UnknownRecordingError,
     UnreadableFileError,
 )
@@ -108,18 +109,31 @@ def _round(tools: Tools, held: Sequence[Leased], stop: Flag) -> int:
     if not held:
         return 0
     batch = _Batch({int(job.payload["recording"]): job for job in held})
-    with Renewal(tools.store, batch.unsettled, tools.settings.lease_s) as renewal:
-        try:
+    try:
+        with Renewal(tools.store, batch.unsettled, tools.settings.lease_s) as renewal:
             _embed_all(tools, batch, _Either(stop, renewal.lost))
-        # Whatever it is, it is kept with each job, which is then tried again by itself.
-        except Exception as error:
-            log.exception("embedding failed")
-            _fail_all(tools, batch, error)
+    except StoreError:
+        # The database is away or full, and no job is to blame.
+        _give_back(tools, batch)
+        raise
+    # Whatever it is, it is kept with each job, which is then tried again by itself.
+    except Exception as error:
+        log.exception("embedding failed")
+        _fail_all(tools, batch, error)
     left = batch.unsettled()
-    if left:
+    _give_back(tools, batch)
+    return len(held) - len(left)
+
+
+def _give_back(tools: Tools, batch: _Batch) -> None:
+    left = batch.unsettled()
+    if not left:
+        return
+    try:
         with tools.store.session() as session:
             jobs.give_back(session, left)
-    return len(held) - len(left)
+    except StoreError as error:
+        log.warning("jobs are left to lapse: %s", error)
 
 
 class _Either:

@@ -36,7 +36,7 @@ def store_of_process(process_id: int) -> Store:
 
 def job_queue() -> JobQueue:
     """The queue that the jobs of these settings go to."""
-    return JobQueue(CelerySender(app), load_settings().queue_limit)
+    return JobQueue.of(load_settings(), CelerySender(app))
 
 
 @lru_cache(maxsize=1)

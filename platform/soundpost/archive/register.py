@@ -47,8 +47,8 @@ def register(
 
     The same file again adds nothing. With options.copy the audio is kept in `objects`. While the
     source has as many jobs as it may, a patient call waits, until `stop` ends it, and another
-    raises QueueFullError. Raises InvalidValueError for options that contradict each other,
-    StoreError where the database fails.
+    raises QueueFullError. Raises DiskFullError where too little space is left, InvalidValueError
+    for options that contradict each other, StoreError where the database fails.
     """
     options.check(len(found.files))
     stop = stop or threading.Event()
@@ -61,6 +61,7 @@ def register(
     plan = Plan(source_id, None, 0.0, options.timing)
     triage = Triage(store, kept, plan, summary, stopwatch, threading.Lock(), enqueue)
     for group in _groups(found.files):
+        queue.check_disk()
         if patient:
             _wait_for_room(store, queue, source_id, stop)
         if stop.is_set():
