@@ -39,6 +39,10 @@ install: $(INSTALLED) ## Create .venv with the locked versions (the others do it
 demo: $(INSTALLED) ## Build a small archive, ingest it and search it
 	$(BIN)/soundpost demo $(ARGS)
 
+.PHONY: up
+up: $(INSTALLED) ## Run the service with its workers on this machine
+	$(BIN)/soundpost up $(ARGS)
+
 .PHONY: test
 test: $(INSTALLED) ## Run the tests
 	$(BIN)/pytest $(ARGS)
