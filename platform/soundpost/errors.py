@@ -240,6 +240,44 @@ class DataMissingError(SoundpostError):
     remedy = "Set SOUNDPOST_DATA to the folder that holds audio.csv."
 
 
+# --- ways in ----------------------------------------------------------------------------------
+
+
+class FolderLostError(SoundpostError):
+    """The watched folder is gone."""
+
+    code = "folder-lost"
+    remedy = "Mount it or make it again; it is looked through as soon as it is there."
+
+
+class StreamError(SoundpostError):
+    """The stream cannot be heard."""
+
+    code = "stream"
+    remedy = "Check the address, the network and that the other side sends sound."
+
+
+class StreamStalledError(StreamError):
+    """The stream has stopped without ending."""
+
+    code = "stream-stalled"
+    remedy = "Check the device and the network on the way; it is connected again by itself."
+
+
+class SpoolError(SoundpostError):
+    """The folder for what is being recorded cannot be used."""
+
+    code = "spool"
+    remedy = "Check that there is room and that it may be written to, below SOUNDPOST_HOME."
+
+
+class SpoolBusyError(SpoolError):
+    """Another process is recording under this name."""
+
+    code = "spool-busy"
+    remedy = "Stop the other one, or give another --source."
+
+
 # --- jobs -------------------------------------------------------------------------------------
 
 

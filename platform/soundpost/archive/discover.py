@@ -98,6 +98,11 @@ def read_list(path: Path) -> list[Path]:
     return [Path(line) for line in lines if line.strip() and not line.startswith("#")]
 
 
+def in_trash(below: PurePath) -> bool:
+    """Tell whether a path below a watched or listed folder lies in a trash folder."""
+    return any(part.lower() in _TRASH for part in below.parts)
+
+
 def _take(path: str, selection: Selection, found: Discovery) -> None:
     if not path.strip():
         raise InvalidValueError("an empty path", "name a file or a folder")

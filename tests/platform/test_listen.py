@@ -1,0 +1,744 @@
+"""Listening: every sample once, at its time, in whole segments, through cuts, stalls and crashes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from soundpost.archive.discover import Discovery
+from soundpost.archive.listen import Admit, Heard, Listener, ListenOptions
+from soundpost.archive.plan import IngestOptions, Timing
+from soundpost.archive.register import register
+from soundpost.archive.spool import Spool, folder_name, segment_name, started_at
+from soundpost.archive.summary import Finding, Summary
+from soundpost.audio.live import Clock, LiveFormat, LiveTarget, SampleClock, now, to_integers
+from soundpost.errors import (
+    InvalidValueError,
+    NotAudioError,
+    QueueFullError,
+    SpoolBusyError,
+    SpoolError,
+    StoreError,
+)
+from soundpost.jobs import JobQueue, NoSender
+from soundpost.store.files import AudioFiles
+from soundpost.store.session import Store, open_store
+from soundpost.store.tables import Job, Recording
+
+# FFmpeg wants to see 128 KiB of a WAV before it begins: two seconds, at this rate.
+RATE_HZ = 32_000
+DEADLINE_S = 60.0
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+QUICK = ListenOptions(segment_s=2.0, stall_s=1.0, first_wait_s=0.05, longest_wait_s=0.2)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something holds; fail if it never does."""
+    until = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < until, "it never happened"
+        time.sleep(0.02)
+
+
+def noise(samples: int, seed: int = 1) -> NDArray[np.int16]:
+    return np.random.default_rng(seed).integers(-8000, 8000, samples).astype(np.int16)
+
+
+SIGNAL = noise(200 * RATE_HZ)
+
+
+class FastClock:
+    """A host's clock that runs `speed` times as fast as the real one."""
+
+    def __init__(self, speed: float) -> None:
+        self.speed = speed
+        self._began_s = time.monotonic()
+
+    def __call__(self) -> datetime:
+        return NOON + timedelta(seconds=(time.monotonic() - self._began_s) * self.speed)
+
+
+@dataclass
+class Radio:
+    """A server that plays SIGNAL as it happens, each connection from where the clock is.
+
+    plan: what each connection does after how many samples: "cut" or "stall"; later ones go on for
+    ever. store_s: sound of the past that each begins with.
+    """
+
+    clock: Callable[[], datetime]
+    speed: float
+    plan: list[tuple[str, int]] = field(default_factory=list)
+    store_s: float = 0.0
+    refused: int = 0
+    locked: bool = False
+    asked: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    port: int = 0
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/live.wav"
+
+    def sample_now(self) -> int:
+        """The sample that is recorded at this moment."""
+        return int((self.clock() - NOON).total_seconds() * RATE_HZ)
+
+    def time_of(self, sample: int) -> datetime:
+        return NOON + timedelta(seconds=sample / RATE_HZ)
+
+
+@contextlib.contextmanager
+def on_air(radio: Radio) -> Iterator[Radio]:
+    """Serve until the end of the context."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            radio.secrets.append(self.headers.get("Authorization", ""))
+            radio.asked.append(self.path)
+            if radio.locked and not self.headers.get("Authorization"):
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="radio"')
+                self.end_headers()
+                return
+            if len(radio.asked) <= radio.refused:
+                self.send_error(503)
+                return
+            with contextlib.suppress(ConnectionError):
+                _play(radio, self)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Be quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    radio.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield radio
+    finally:
+        radio.closing.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _play(radio: Radio, handler: BaseHTTPRequestHandler) -> None:
+    action, limit = radio.plan.pop(0) if radio.plan else ("play", len(SIGNAL))
+    handler.send_response(200)
+    handler.send_header("Content-Type", "audio/wav")
+    handler.end_headers()
+    handler.wfile.write(_endless_wav_header())
+    first = at = max(0, radio.sample_now() - int(radio.store_s * RATE_HZ))
+    while not radio.closing.is_set() and at - first < limit:
+        until = min(radio.sample_now(), first + limit)
+        handler.wfile.write(SIGNAL[at:until].tobytes())
+        at = until
+        time.sleep(0.01)
+    if action == "stall":
+        radio.closing.wait()
+
+
+def _endless_wav_header() -> bytes:
+    size = 0xFFFFFFFF
+    form = struct.pack("<IHHIIHH", 16, 1, 1, RATE_HZ, 2 * RATE_HZ, 2, 16)
+    return (
+        b"RIFF" + struct.pack("<I", size) + b"WAVEfmt " + form + b"data" + struct.pack("<I", size)
+    )
+
+
+@dataclass
+class Shelf:
+    """Keeps the segments that it is given, with the time in their names."""
+
+    kept: list[tuple[datetime, NDArray[np.int16]]] = field(default_factory=list)
+    contents: set[bytes] = field(default_factory=set)
+    faults: list[Exception] = field(default_factory=list)
+    refuse: bool = False
+
+    def admit(self, paths: list[Path]) -> Summary:
+        if self.faults:
+            raise self.faults.pop(0)
+        (path,) = paths
+        if self.refuse:
+            fault = NotAudioError(path)
+            return Summary(files=1, failed=[Finding.from_error(str(path), fault)])
+        samples, rate_hz = soundfile.read(path, dtype="int16")
+        assert rate_hz == RATE_HZ
+        self.kept.append((started_at(path.name), samples))
+        self.contents.add(path.read_bytes())
+        return Summary(files=1, queued=1)
+
+
+@dataclass
+class Listening:
+    """A listener in a thread."""
+
+    thread: threading.Thread
+    stop: threading.Event
+    heard: list[Heard]
+
+    def end(self) -> Heard:
+        self.stop.set()
+        self.thread.join(DEADLINE_S)
+        (heard,) = self.heard
+        return heard
+
+
+def listen(
+    url: str,
+    folder: Path,
+    admit: Admit,
+    options: ListenOptions = QUICK,
+    clock: Clock = now,
+) -> Listening:
+    """Listen in a thread."""
+    stop, heard = threading.Event(), list[Heard]()
+    listener = Listener(
+        LiveTarget.parse(url), Spool(folder), admit, random.Random(5), options, clock
+    )
+    thread = threading.Thread(target=lambda: heard.append(listener.run(stop)))
+    thread.start()
+    return Listening(thread, stop, heard)
+
+
+def stretches(
+    kept: list[tuple[datetime, NDArray[np.int16]]],
+) -> list[tuple[datetime, NDArray[np.int16]]]:
+    """Join the segments that follow each other to the microsecond."""
+    joined: list[tuple[datetime, list[NDArray[np.int16]]]] = []
+    for moment, samples in kept:
+        if joined:
+            first, parts = joined[-1]
+            length_us = round(sum(map(len, parts)) * 1_000_000 / RATE_HZ)
+            if first + timedelta(microseconds=length_us) == moment:
+                parts.append(samples)
+                continue
+        joined.append((moment, [samples]))
+    return [(first, np.concatenate(parts)) for first, parts in joined]
+
+
+def place_of(samples: NDArray[np.int16]) -> int:
+    """Return where in SIGNAL these samples are; they must all be there, in a row."""
+    windows = np.flatnonzero(samples[0] == SIGNAL)
+    (place,) = [at for at in windows if np.array_equal(SIGNAL[at : at + 50], samples[:50])]
+    assert np.array_equal(SIGNAL[place : place + len(samples)], samples)
+    return int(place)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool" / "mic"
+
+
+# --- streams ----------------------------------------------------------------------------------
+
+
+def test_segments_join_to_the_signal_sample_by_sample(folder: Path, shelf: Shelf) -> None:
+    clock = FastClock(1.0)
+    with on_air(Radio(clock, 1.0)) as radio:
+        listening = listen(radio.url, folder, shelf.admit, clock=clock)
+        eventually(lambda: len(shelf.kept) >= 3)
+        heard = listening.end()
+    ((first, samples),) = stretches(shelf.kept)
+    assert heard.segments == len(shelf.kept)
+    assert heard.connections == 1
+    lengths = [len(piece) for _, piece in shelf.kept]
+    assert lengths[:-1] == [2 * RATE_HZ] * (len(lengths) - 1)
+    assert abs(first - radio.time_of(place_of(samples))) < timedelta(seconds=0.3)
+    assert list(folder.glob("*.flac*")) == []
+
+
+def test_sound_that_the_server_had_in_store_keeps_its_own_time(folder: Path, shelf: Shelf) -> None:
+    clock = FastClock(1.0)
+    time.sleep(3.0)
+    with on_air(Radio(clock, 1.0, store_s=2.5)) as radio:
+        listening = listen(radio.url, folder, shelf.admit, clock=clock)
+        eventually(lambda: len(shelf.kept) >= 1)
+        listening.end()
+    first, samples = stretches(shelf.kept)[0]
+    assert abs(first - radio.time_of(place_of(samples))) < timedelta(seconds=0.3)
+
+
+def test_a_cut_stream_is_connected_again_with_its_own_time(
+    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FastClock(4.0)
+    cuts = [("cut", 112_000), ("cut", 12_000), ("cut", 112_000)]
+    with on_air(Radio(clock, 4.0, cuts)) as radio, caplog.at_level(logging.WARNING):
+        listening = listen(radio.url, folder, shelf.admit, clock=clock)
+        eventually(lambda: len(radio.asked) == 4 and len(shelf.kept) >= 6)
+        heard = listening.end()
+    pieces = stretches(shelf.kept)
+    assert heard.connections == 4
+    # The second connection was too short to be kept.
+    assert len(pieces) == 3
+    assert [len(samples) for _, samples in pieces[:2]] == [112_000, 112_000]
+    for first, samples in pieces:
+        assert abs(first - radio.time_of(place_of(samples))) < timedelta(seconds=1.5)
+    lost = [record for record in caplog.records if record.message == "the stream was lost"]
+    assert [getattr(record, "code", None) for record in lost] == ["stream"] * 3
+
+
+def test_a_stalled_stream_is_given_up_and_connected_again(
+    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FastClock(4.0)
+    stalls = [("stall", 304_000)]
+    with on_air(Radio(clock, 4.0, stalls)) as radio, caplog.at_level(logging.WARNING):
+        listening = listen(radio.url, folder, shelf.admit, clock=clock)
+        eventually(lambda: len(radio.asked) == 2 and len(shelf.kept) >= 7)
+        listening.end()
+    assert "stream-stalled" in {getattr(record, "code", None) for record in caplog.records}
+    pieces = stretches(shelf.kept)
+    assert len(pieces) == 2
+    assert len(pieces[0][1]) == 304_000
+    gap = pieces[1][0] - pieces[0][0]
+    assert gap > timedelta(seconds=304_000 / RATE_HZ + 4.0 * QUICK.stall_s - 1.5)
+
+
+def test_a_server_that_is_not_ready_is_asked_again_and_again(
+    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FastClock(4.0)
+    with on_air(Radio(clock, 4.0, refused=3)) as radio, caplog.at_level(logging.INFO):
+        listening = listen(radio.url, folder, shelf.admit, clock=clock)
+        eventually(lambda: len(shelf.kept) >= 1)
+        listening.end()
+    waits = [float(record.__dict__["retry_s"]) for record in caplog.records if "lost" in record.msg]
+    assert len(waits) == 3
+    assert all(
+        longest / 2 <= wait <= longest
+        for wait, longest in zip(waits, (0.05, 0.1, 0.2), strict=True)
+    )
+
+
+def test_neither_password_nor_token_is_ever_shown(
+    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clock = FastClock(4.0)
+    with on_air(Radio(clock, 4.0, [("cut", 40_000)], refused=3, locked=True)) as radio:
+        url = radio.url.replace("http://", "http://ear:s3cret@") + "?token=t0ken"
+        target = LiveTarget.parse(url)
+        with caplog.at_level(logging.DEBUG):
+            listening = listen(url, folder, shelf.admit, clock=clock)
+            eventually(lambda: len(radio.asked) >= 3)
+            listening.end()
+    assert any(secret.startswith("Basic ") for secret in radio.secrets)
+    assert radio.asked[0].endswith("?token=t0ken")
+    printed = capfd.readouterr()
+    logged = caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    for text in (logged, printed.out, printed.err, repr(target), str(target)):
+        assert "s3cret" not in text
+        assert "t0ken" not in text
+    assert f"127.0.0.1:{radio.port}" in logged
+
+
+def test_stopped_it_keeps_the_last_part(folder: Path, shelf: Shelf) -> None:
+    clock = FastClock(4.0)
+    options = ListenOptions(segment_s=3600.0)
+    with on_air(Radio(clock, 4.0)) as radio:
+        listening = listen(radio.url, folder, shelf.admit, options, clock)
+        eventually(lambda: any(path.stat().st_size > 160_000 for path in folder.glob("*.part")))
+        heard = listening.end()
+    ((_, samples),) = shelf.kept
+    assert len(samples) >= RATE_HZ
+    assert heard.audio_s == len(samples) / RATE_HZ
+    place_of(samples)
+
+
+def test_a_stop_does_not_wait_for_a_server_that_says_nothing(folder: Path, shelf: Shelf) -> None:
+    options = ListenOptions(stall_s=3600.0)
+    with on_air(Radio(FastClock(1.0), 1.0, [("stall", 0)])) as radio:
+        listening = listen(radio.url, folder, shelf.admit, options)
+        eventually(lambda: len(radio.asked) == 1)
+        assert listening.end() == Heard()
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff"])
+def test_a_file_is_heard_to_its_end(
+    folder: Path, shelf: Shelf, tmp_path: Path, suffix: str
+) -> None:
+    soundfile.write(tmp_path / f"in{suffix}", SIGNAL[: 9 * RATE_HZ // 2], RATE_HZ)
+    listening = listen(str(tmp_path / f"in{suffix}"), folder, shelf.admit, clock=lambda: NOON)
+    listening.thread.join(DEADLINE_S)
+    assert not listening.thread.is_alive()
+    # Half a second is too short for a segment.
+    assert listening.heard == [Heard(segments=2, audio_s=4.0, connections=1)]
+    ((first, samples),) = stretches(shelf.kept)
+    assert first == NOON
+    assert np.array_equal(samples, SIGNAL[: 4 * RATE_HZ])
+
+
+def test_a_playlist_is_heard(folder: Path, shelf: Shelf, tmp_path: Path) -> None:
+    wave = (8000 * np.sin(np.arange(5 * RATE_HZ) * 2 * np.pi * 440 / RATE_HZ)).astype(np.int16)
+    _write_playlist(tmp_path / "live.m3u8", wave)
+    assert len(list(tmp_path.glob("*.ts"))) > 1
+    listening = listen((tmp_path / "live.m3u8").as_uri(), folder, shelf.admit)
+    listening.thread.join(DEADLINE_S)
+    ((_, samples),) = stretches(shelf.kept)
+    assert len(samples) >= 4 * RATE_HZ
+    spectrum = np.abs(np.fft.rfft(samples[RATE_HZ : 2 * RATE_HZ]))
+    assert int(spectrum.argmax()) == 440
+
+
+def _write_playlist(path: Path, wave: NDArray[np.int16]) -> None:
+    options = {"hls_time": "1", "hls_list_size": "0"}
+    with av.open(str(path), "w", format="hls", options=options) as container:
+        stream = container.add_stream("aac", rate=RATE_HZ, layout="mono")
+        for at in range(0, len(wave) - 1023, 1024):
+            floats = (wave[None, at : at + 1024] / 32768).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(floats, format="fltp", layout="mono")
+            frame.rate, frame.pts, frame.time_base = RATE_HZ, at, Fraction(1, RATE_HZ)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_silence_twice_is_two_recordings(folder: Path, shelf: Shelf, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "mute.wav", np.zeros(6 * RATE_HZ), RATE_HZ)
+    for _ in range(2):
+        listen(str(tmp_path / "mute.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
+    assert len(shelf.kept) == 6
+    assert len(shelf.contents) == 6
+
+
+# --- targets ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://cam/stream", "rtsp://cam/stream"),
+        ("rtsp://u:p@cam:554/s?key=1", "rtsp://***@cam:554/s?***"),
+        ("HTTP://radio/x.m3u8", "http://radio/x.m3u8"),
+        ("alsa:hw:1", "alsa:hw:1"),
+    ],
+)
+def test_a_target_is_shown_without_secrets(text: str, shown: str) -> None:
+    assert LiveTarget.parse(text).shown == shown
+
+
+@pytest.mark.parametrize("text", ["", "ftp://u:secret@host/x", "no such file.wav", "hw:1"])
+def test_what_cannot_be_listened_to_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        LiveTarget.parse(text)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{"segment_s": 0.5}, {"segment_s": 1e6}, {"stall_s": 0.0}])
+def test_options_that_make_no_sense_are_refused(
+    options: dict[str, float], folder: Path, shelf: Shelf
+) -> None:
+    with pytest.raises(InvalidValueError):
+        listen("rtsp://cam/s", folder, shelf.admit, ListenOptions(**options))
+
+
+# --- samples and their time -------------------------------------------------------------------
+
+
+def frame_of(values: NDArray[Any], kind: str) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(values.reshape(1, -1), format=kind, layout="mono")
+    frame.rate = RATE_HZ
+    return frame
+
+
+def test_integers_stay_what_they_are() -> None:
+    for kind, dtype in (("s16", np.int16), ("s32", np.int32)):
+        values = np.array([np.iinfo(dtype).min, -1, 0, 1, np.iinfo(dtype).max], dtype)
+        assert np.array_equal(to_integers(frame_of(values, kind), deep=True)[:, 0], values)
+    coarse = to_integers(frame_of(np.array([0, 128, 255], np.uint8), "u8"), deep=False)
+    assert coarse[:, 0].tolist() == [-32768, 0, 127 * 256]
+
+
+def test_floats_are_rounded_and_clipped_and_never_anything_else() -> None:
+    values = np.array([-2.0, -1.0, 0.0, 1 / 32768, 1.0, np.nan, np.inf], np.float32)
+    shallow = to_integers(frame_of(values, "flt"), deep=False)[:, 0]
+    assert shallow.tolist() == [-32768, -32768, 0, 1, 32767, 0, 32767]
+    deep = to_integers(frame_of(values, "flt"), deep=True)[:, 0]
+    assert (deep >> 8).tolist() == [-(2**23), -(2**23), 0, 256, 2**23 - 1, 0, 2**23 - 1]
+
+
+def after(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def test_times_are_counted_in_samples_without_adding_errors_up() -> None:
+    clock = SampleClock(NOON, 44_100, follow=False)
+    assert clock.at(44_100 * 86_400) == NOON + timedelta(days=1)
+    assert clock.at(1) - NOON == timedelta(microseconds=23)
+    clock.add(44_100, after(1000.0))
+    assert clock.at(0) == NOON
+    assert clock.drift_s == 0.0
+
+
+def test_the_first_sample_is_as_early_as_the_earliest_arrival_says() -> None:
+    clock = SampleClock(NOON, 1000)
+    clock.add(100, after(0.3))
+    assert clock.at(0) == after(0.2)
+    # Delayed on the way: that says nothing.
+    clock.add(100, after(0.9))
+    assert clock.at(0) == after(0.2)
+    # Three seconds at once can only have been recorded before.
+    clock.add(3000, after(1.0))
+    assert clock.at(0) == after(1.0 - 3.2)
+    clock.fix()
+    clock.add(3000, after(1.1))
+    assert clock.at(0) == after(1.0 - 3.2)
+
+
+def test_a_clock_that_is_slow_or_loses_samples_is_found_out_despite_jitter() -> None:
+    clock = SampleClock(NOON, 1000)
+    rng = np.random.default_rng(2)
+    for second in range(60):
+        lost_s = 0.8 if second >= 30 else 0.0
+        clock.add(1000, after(second + lost_s + float(rng.uniform(0, 2)) * (second % 3 > 0)))
+        if second == 29:
+            assert abs(clock.drift_s) < 0.01
+    assert clock.drift_s == pytest.approx(0.8, abs=0.01)
+    before = clock.at(60_000)
+    clock.correct(60_000)
+    assert clock.at(60_000) - before == pytest.approx(
+        timedelta(seconds=0.8), abs=timedelta(0, 0.01)
+    )
+    assert clock.drift_s == 0.0
+
+
+def test_a_loss_within_a_stream_moves_what_follows_to_its_time(
+    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The host's clock jumps by ten seconds, as if so much had been lost."""
+    real = FastClock(10.0)
+    jump = [timedelta(0)]
+    with on_air(Radio(real, 10.0)) as radio, caplog.at_level(logging.WARNING):
+        options = ListenOptions(segment_s=5.0, first_wait_s=0.05)
+        listening = listen(radio.url, folder, shelf.admit, options, lambda: real() + jump[0])
+        eventually(lambda: len(shelf.kept) >= 2)
+        jump[0] = timedelta(seconds=10)
+        eventually(lambda: "the sample clock drifted" in caplog.messages)
+        count = len(shelf.kept)
+        eventually(lambda: len(shelf.kept) >= count + 3)
+        listening.end()
+    pieces = stretches(shelf.kept)
+    assert len(pieces) == 2
+    (first, early), (second, late) = pieces
+    hole_s = (second - first).total_seconds() - len(early) / RATE_HZ
+    assert hole_s == pytest.approx(10.0, abs=2.0)
+    # Not a sample is missing for it.
+    assert place_of(early) + len(early) == place_of(late)
+
+
+# --- the spool --------------------------------------------------------------------------------
+
+
+def test_names_say_the_time_in_utc_and_sources_have_folders_of_their_own() -> None:
+    moment = datetime(2026, 11, 21, 13, 0, 0, 5, tzinfo=UTC)
+    assert segment_name(moment) == "20261121T130000.000005Z.flac"
+    assert started_at(segment_name(moment)) == moment
+    sources = ["a", "A/b", "A%2Fb", "..", ".", "a b", "ü" * 200, "ü" * 199 + "v"]
+    names = {folder_name(source) for source in sources}
+    assert len(names) == len(sources)
+    assert all("/" not in name and name not in {"", ".", ".."} for name in names)
+    assert all(len(name.encode()) <= 255 for name in names)
+
+
+def test_a_spool_has_one_owner(folder: Path) -> None:
+    with Spool(folder), pytest.raises(SpoolBusyError):
+        Spool(folder).__enter__()
+    with Spool(folder):
+        pass
+
+
+def test_a_spool_that_cannot_be_made_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError):
+        Spool(tmp_path / "file" / "mic").__enter__()
+
+
+def test_what_another_run_left_is_completed(folder: Path, shelf: Shelf, tmp_path: Path) -> None:
+    folder.mkdir(parents=True)
+    kind = LiveFormat(RATE_HZ, 1, "PCM_16")
+    with Spool(folder) as spool:
+        whole = spool.open(NOON, kind, "whole")
+        whole.write(SIGNAL[: 2 * RATE_HZ, None])
+        assert whole.close(NOON) == folder / "20261121T120000.000000Z.flac"
+        short = spool.open(after(9), kind, "short")
+        short.write(SIGNAL[:100, None])
+        assert short.close(after(9)) is None
+    (folder / "20261121T120100.000000Z.flac.part").write_bytes(b"nothing to be read")
+    (folder / "20261121T120100.000000Z.flac.recovering").write_bytes(b"half")
+    (folder / "somebody's.flac").write_bytes(b"not ours")
+    _cut_off(folder / "20261121T120002.000000Z.flac.part")
+    soundfile.write(tmp_path / "short.wav", SIGNAL[:10], RATE_HZ)
+    listen(str(tmp_path / "short.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
+    ((first, samples),) = stretches(shelf.kept)
+    assert first == NOON
+    assert len(samples) > 4 * RATE_HZ
+    assert np.array_equal(samples, SIGNAL[: len(samples)])
+    assert {path.name for path in folder.iterdir()} == {".lock", "somebody's.flac"}
+
+
+def _cut_off(path: Path) -> None:
+    """Leave a file as a killed process does: SIGNAL from its third second on, three seconds."""
+    code = f"""
+import os, soundfile
+wave, rate_hz = soundfile.read({str(path) + ".wav"!r}, dtype="int16")
+file = soundfile.SoundFile({str(path)!r}, "w", rate_hz, 1, subtype="PCM_16", format="FLAC")
+file.write(wave)
+os.kill(os.getpid(), 9)
+"""
+    soundfile.write(str(path) + ".wav", SIGNAL[2 * RATE_HZ : 5 * RATE_HZ], RATE_HZ)
+    subprocess.run([sys.executable, "-c", code], check=False)
+    Path(str(path) + ".wav").unlink()
+
+
+@pytest.mark.parametrize("fault", [QueueFullError(3), StoreError("postgresql://db")])
+def test_segments_wait_while_the_archive_cannot_take_them(
+    folder: Path, shelf: Shelf, tmp_path: Path, fault: Exception
+) -> None:
+    soundfile.write(tmp_path / "in.wav", SIGNAL[: 6 * RATE_HZ], RATE_HZ)
+    shelf.faults = [fault] * 50
+    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
+    assert len(list(folder.glob("*.flac"))) == 3
+    shelf.faults = []
+    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
+    assert list(folder.glob("*.flac")) == []
+    assert len(shelf.kept) == 6
+
+
+def test_a_segment_that_is_refused_is_kept_for_a_person_and_holds_nothing_up(
+    folder: Path, shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    soundfile.write(tmp_path / "in.wav", SIGNAL[: 4 * RATE_HZ], RATE_HZ)
+    shelf.refuse = True
+    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
+    assert len(list(folder.glob("*.flac.refused"))) == 2
+    assert caplog.messages.count("a segment was refused") == 2
+    shelf.refuse, shelf.faults = False, [ZeroDivisionError()] * 2
+    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
+    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
+    # An error that nobody foresaw may be another's fault: such a segment gets another chance.
+    assert len(list(folder.glob("*.flac.refused"))) == 2
+    assert len(shelf.kept) == 4
+
+
+# --- with the archive -------------------------------------------------------------------------
+
+
+def into(store: Store, objects: AudioFiles) -> Admit:
+    """Admit as the command does."""
+
+    def admit(paths: list[Path]) -> Summary:
+        options = IngestOptions(source="mic", timing=Timing(from_name=True), copy=True)
+        queue = JobQueue(NoSender())
+        return register(Discovery(files=paths), options, store, queue, objects, patient=False)
+
+    return admit
+
+
+def recorded(store: Store, objects: AudioFiles) -> list[tuple[datetime, NDArray[np.int16]]]:
+    """Return every recording with its sound; each has exactly one job."""
+    with store.reading() as session:
+        rows = list(session.scalars(select(Recording).order_by(Recording.started_at)))
+        jobs = [job.payload["recording"] for job in session.scalars(select(Job))]
+    assert sorted(jobs) == sorted(row.id for row in rows)
+    sounds = [soundfile.read(objects.open_local(row), dtype="int16")[0] for row in rows]
+    moments = [row.started_at for row in rows if row.started_at is not None]
+    return list(zip(moments, sounds, strict=True))
+
+
+def test_a_recording_is_in_the_object_store_with_its_time(
+    folder: Path, store: Store, tmp_path: Path
+) -> None:
+    objects = AudioFiles((tmp_path / "objects").as_uri())
+    soundfile.write(tmp_path / "in.wav", SIGNAL[: 6 * RATE_HZ], RATE_HZ)
+    admit = into(store, objects)
+    listen(str(tmp_path / "in.wav"), folder, admit, clock=lambda: NOON).thread.join(DEADLINE_S)
+    kept = recorded(store, objects)
+    assert [moment for moment, _ in kept] == [NOON, after(2), after(4)]
+    assert np.array_equal(np.concatenate([samples for _, samples in kept]), SIGNAL[: 6 * RATE_HZ])
+    assert list(folder.glob("*.flac*")) == []
+
+
+LISTEN = """
+import sys, threading
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_listen import *
+objects = AudioFiles({objects!r})
+listen({url!r}, Path({folder!r}), into(open_store({database!r}), objects)).thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_only_the_last_moment_is_lost(
+    folder: Path, sqlite_url: str, tmp_path: Path
+) -> None:
+    """Each kill may cost what was not yet written of the segment at hand, and nothing before it."""
+    objects = (tmp_path / "objects").as_uri()
+    rng = np.random.default_rng(4)
+    clock = FastClock(1.0)
+    with on_air(Radio(clock, 1.0)) as radio:
+        settings = {"objects": objects, "url": radio.url, "folder": str(folder)}
+        tests = str(Path(__file__).parent)
+        code = LISTEN.format(tests=tests, database=sqlite_url, **settings)
+        for number in range(4):
+            process = _start(code)
+            # What was left by the one before is completed before it connects.
+            eventually(partial(_is_recording, radio, number, folder))
+            time.sleep(float(rng.uniform(0.5, 2.5)))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    soundfile.write(tmp_path / "short.wav", SIGNAL[:10], RATE_HZ)
+    store = open_store(sqlite_url)
+    kept = AudioFiles(objects)
+    listen(str(tmp_path / "short.wav"), folder, into(store, kept)).thread.join(DEADLINE_S)
+    pieces = recorded(store, kept)
+    store.close()
+    assert list(folder.glob("*.flac*")) == []
+    places = sorted((place_of(samples), len(samples), moment) for moment, samples in pieces)
+    joins = [at + length - after_it for (at, length, _), (after_it, _, _) in pairwise(places)]
+    # Nothing twice, and no hole but where it was killed.
+    assert max(joins) <= 0
+    assert len(joins) - joins.count(0) == 3
+    late = [moment - radio.time_of(place) for place, _, moment in places]
+    assert max(late) - min(late) < timedelta(seconds=0.5)
+
+
+def _is_recording(radio: Radio, number: int, folder: Path) -> bool:
+    return len(radio.asked) > number and any(folder.glob("*.part"))
+
+
+def _start(code: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment)
