@@ -114,16 +114,27 @@ def find(
     *,
     state: State | None = None,
     kind: str | None = None,
-    after_id: int = 0,
+    source_id: int | None = None,
+    after_id: int | None = None,
+    newest_first: bool = False,
     limit: int | None = 100,
 ) -> list[Job]:
-    """Return the jobs that meet every filter and come after `after_id`, by id."""
-    statement = select(Job).where(Job.id > after_id).order_by(Job.id).limit(limit)
+    """Return the jobs that meet every filter and come after `after_id`, by id or newest_first."""
+    statement = select(Job).order_by(Job.id.desc() if newest_first else Job.id).limit(limit)
+    if after_id is not None:
+        statement = statement.where(Job.id < after_id if newest_first else Job.id > after_id)
+    if source_id is not None:
+        statement = statement.where(Job.source_id == source_id)
     if state is not None:
         statement = statement.where(Job.state == state)
     if kind is not None:
         statement = statement.where(Job.kind == kind)
     return list(session.scalars(statement))
+
+
+def latest(session: Session, key: str) -> Job | None:
+    """Return the newest job of this key, in whatever state it is."""
+    return session.scalar(select(Job).where(Job.key == key).order_by(Job.id.desc()).limit(1))
 
 
 def counts(session: Session) -> dict[tuple[str, str], int]:
