@@ -95,7 +95,9 @@ class JobQueue:
     ) -> Job:
         """Ask for the windows of a recording; notes are kept with its remarks."""
         payload = {"recording": recording_id, "notes": [note.to_document() for note in notes]}
-        new = NewJob(EMBED, embed_key(recording_id), EMBED, payload, source_id, priority, due_at=due_at)
+        new = NewJob(
+            EMBED, embed_key(recording_id), EMBED, payload, source_id, priority, due_at=due_at
+        )
         return self.add(session, new)
 
     def retry(self, session: Session, job_id: int) -> Job:

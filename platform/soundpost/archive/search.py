@@ -198,9 +198,7 @@ def example_from_file(
     return Example(total / norm, recording_id, start_s, end_s if end_s is not None else limit_s)
 
 
-def example_from_embedding(
-    embedding_id: int, encoder: AudioTextEncoder, store: Store
-) -> Example:
+def example_from_embedding(embedding_id: int, encoder: AudioTextEncoder, store: Store) -> Example:
     """Take the vector of a window that is embedded already.
 
     Raises UnknownWindowError if there is none, or it is another model's.

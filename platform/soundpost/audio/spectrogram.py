@@ -27,10 +27,9 @@ _FFT = 2048
 _FRAMES_A_COLUMN = 16
 _FRAMES_AT_ONCE = 256
 # Black over violet and orange to pale yellow: even steps in lightness, so that it reads in grey.
-_ANCHORS = ((0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66)) + (
-    (245, 125, 21),
-    (250, 193, 39),
-    (252, 255, 164),
+_ANCHORS = (
+    *((0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99)),
+    *((212, 72, 66), (245, 125, 21), (250, 193, 39), (252, 255, 164)),
 )
 
 

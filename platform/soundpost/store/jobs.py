@@ -143,6 +143,56 @@ def counts(session: Session) -> dict[tuple[str, str], int]:
     return {(kind, state): count for kind, state, count in session.execute(statement)}
 
 
+@dataclass(frozen=True)
+class WorkerSign:
+    """The last sign of life of a worker, and how many jobs it holds now."""
+
+    worker: str
+    seen_at: datetime
+    running: int
+
+
+def workers(session: Session, since: datetime, *, now: datetime | None = None) -> list[WorkerSign]:
+    """Return the workers that took, held or ended a job since a moment, by name.
+
+    One with a lease that has not ended is seen at this moment: it renews it while it works.
+    """
+    moment = now or utc_now()
+    holding = and_(Job.state == "running", Job.leased_until >= moment)
+    statement = (
+        select(
+            Job.worker,
+            func.max(Job.started_at),
+            func.max(Job.finished_at),
+            func.count().filter(holding),
+        )
+        .where(Job.worker.is_not(None))
+        .where(or_(Job.started_at >= since, Job.finished_at >= since, holding))
+        .group_by(Job.worker)
+        .order_by(Job.worker)
+    )
+    signs = []
+    for worker, started, ended, held in session.execute(statement):
+        past = [when for when in (started, ended) if when is not None]
+        signs.append(WorkerSign(worker or "", moment if held else max(past), held))
+    return signs
+
+
+def durations(session: Session, limit: int) -> list[tuple[str, float]]:
+    """Return (kind, seconds from its last start to its end) of the jobs that were done last."""
+    statement = (
+        select(Job.kind, Job.started_at, Job.finished_at)
+        .where(Job.state == "done")
+        .order_by(Job.id.desc())
+        .limit(limit)
+    )
+    return [
+        (kind, (ended - started).total_seconds())
+        for kind, started, ended in session.execute(statement)
+        if ended is not None and started is not None
+    ]
+
+
 def check_room(session: Session, source_id: int, limit: int) -> None:
     """Raise QueueFullError if `limit` jobs of a source are unfinished already."""
     statement = select(func.count()).where(Job.source_id == source_id, Job.state.in_(UNFINISHED))

@@ -216,6 +216,12 @@ def count(
     return total
 
 
+def embedded_s(session: Session) -> float:
+    """How many seconds of audio are embedded."""
+    statement = select(func.sum(Recording.duration_s)).where(Recording.status == "embedded")
+    return session.scalar(statement) or 0.0
+
+
 def remove(session: Session, recording_id: int) -> str | None:
     """Delete a recording with its windows, vectors and tags; return the key of its object.
 
