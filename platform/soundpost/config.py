@@ -73,6 +73,27 @@ class Settings(BaseSettings):
     disk_reserve_bytes: int = Field(
         default=512 * 1024**2, ge=0, description="With less free space nothing new is taken in."
     )
+    upload_bytes: int = Field(
+        default=2 * 1024**3, ge=1, description="Largest upload the service accepts."
+    )
+    upload_s: float = Field(
+        default=86_400.0, gt=0, description="Longest recording the service accepts as an upload."
+    )
+    stretch_s: float = Field(
+        default=3_600.0, gt=0, description="Longest clip or spectrogram the service makes."
+    )
+    example_s: float = Field(
+        default=60.0, gt=0, le=600, description="How much of an example the service searches by."
+    )
+    search_timeout_s: float = Field(
+        default=10.0, gt=0, description="How long the service works on one search."
+    )
+    search_threads: int = Field(
+        default=4, ge=1, le=64, description="Searches the service works on at once."
+    )
+    search_waiting: int = Field(
+        default=128, ge=1, description="Searches that may wait in the service for their turn."
+    )
 
     @property
     def broker_dir(self) -> Path:
@@ -88,6 +109,11 @@ class Settings(BaseSettings):
     def resolved_objects_url(self) -> str:
         """The object store URL, with the default filled in."""
         return self.objects_url or (self.home / "objects").resolve().as_uri()
+
+    @property
+    def spool_dir(self) -> Path:
+        """Folder of files that live as long as a request: uploads on their way in, clips out."""
+        return self.home / "spool"
 
     @property
     def index_dir(self) -> Path:

@@ -13,7 +13,8 @@ class SoundpostError(Exception):
     """Something in Soundpost went wrong."""
 
     code: ClassVar[str] = "soundpost"
-    remedy: ClassVar[str] = "See the detail, and report it if it makes no sense."
+    # An error that comes back from the service carries the remedy that it was given there.
+    remedy: str = "See the detail, and report it if it makes no sense."
 
     def __init__(self, value: object = None, detail: str = "") -> None:
         self.value = value
@@ -73,6 +74,13 @@ class UnknownSourceError(InputError):
 
     code = "unknown-source"
     remedy = "List the names with: soundpost sources"
+
+
+class UnknownWindowError(InputError):
+    """No window of this model has this vector."""
+
+    code = "unknown-window"
+    remedy = "List the windows of a recording; those of a deleted one are gone."
 
 
 class OutputExistsError(InputError):
@@ -187,6 +195,20 @@ class DecodeError(AudioError):
 
     code = "decode-failed"
     remedy = "Convert it with another program (for example to FLAC) and try again."
+
+
+class TooLongError(AudioError):
+    """The recording is longer than what is accepted."""
+
+    code = "too-long"
+    remedy = "Cut it into parts, or raise SOUNDPOST_UPLOAD_S."
+
+
+class ImplausibleLengthError(AudioError):
+    """The recording is far longer than its bytes can hold."""
+
+    code = "implausible-length"
+    remedy = "Copy or export it again: its header is damaged, or it was made to do harm."
 
 
 class FileMissingError(AudioError):
@@ -371,6 +393,86 @@ class DimensionError(VectorIndexError):
 
     code = "dimension"
     remedy = "Search with the model that filled the index."
+
+
+# --- the service ------------------------------------------------------------------------------
+
+
+class ServiceError(SoundpostError):
+    """The service gave an answer that is not understood."""
+
+    code = "service"
+    remedy = "Check that the address is a Soundpost service of the same version."
+
+
+class ServiceUnreachableError(ServiceError):
+    """The service cannot be reached."""
+
+    code = "service-unreachable"
+    remedy = "Check its address, and that it runs."
+
+
+class ServiceTimeoutError(ServiceError):
+    """The service did not answer in time."""
+
+    code = "service-timeout"
+    remedy = "Try again, or allow more time."
+
+
+class UnexpectedError(ServiceError):
+    """Something went wrong inside the service."""
+
+    code = "unexpected"
+    remedy = "Look the request id up in the service's log, and report what it says."
+
+
+class BusyError(ServiceError):
+    """The service has too much to do."""
+
+    code = "busy"
+    remedy = "Try again in a moment."
+
+
+class SearchTimeoutError(ServiceError):
+    """The search took too long."""
+
+    code = "search-timeout"
+    remedy = "Narrow it by source or time, try again, or raise SOUNDPOST_SEARCH_TIMEOUT_S."
+
+
+class MalformedRequestError(ServiceError):
+    """The request cannot be read."""
+
+    code = "malformed-request"
+    remedy = "Send it as the interface's description at /docs says."
+
+
+class NoSuchRouteError(ServiceError):
+    """The service has nothing under this address."""
+
+    code = "no-such-route"
+    remedy = "See /docs for what there is."
+
+
+class MethodNotAllowedError(ServiceError):
+    """This address does not answer to this method."""
+
+    code = "method-not-allowed"
+    remedy = "See /docs for what it answers to."
+
+
+class UploadTooLargeError(ServiceError):
+    """More bytes were sent than are accepted."""
+
+    code = "upload-too-large"
+    remedy = "Send a smaller file (FLAC is half of WAV), or raise SOUNDPOST_UPLOAD_BYTES."
+
+
+class RangeNotSatisfiableError(ServiceError):
+    """The file does not reach as far as the range that was asked for."""
+
+    code = "range-not-satisfiable"
+    remedy = "Ask for bytes within the size in the Content-Range header."
 
 
 def error_class(code: str) -> type[SoundpostError] | None:

@@ -38,6 +38,11 @@ def task_name(kind: str) -> str:
     return f"soundpost.{kind}"
 
 
+def embed_key(recording_id: int) -> str:
+    """The key of the jobs that embed a recording."""
+    return f"{EMBED}:{recording_id}"
+
+
 class Sender(Protocol):
     """Hands messages to a broker."""
 
@@ -84,11 +89,10 @@ class JobQueue:
             self.check_room(session, new.source_id)
         job, is_new = jobs.add(session, new)
         if is_new and job.due_at <= utc_now():
-            self.resend(session, job)
+            self._send_after_commit(session, job)
         return job
 
-    def resend(self, session: Session, job: Job) -> None:
-        """Send the message of a job when this transaction is committed."""
+    def _send_after_commit(self, session: Session, job: Job) -> None:
         job.sent_at = utc_now()
         message = ToSend(job.id, job.kind, job.queue, job.priority)
         after_commit(session, partial(self.send, message))
@@ -121,9 +125,16 @@ class JobQueue:
     ) -> Job:
         """Ask for the windows of a recording; notes are kept with its remarks."""
         payload = {"recording": recording_id, "notes": [note.to_document() for note in notes]}
-        key = f"{EMBED}:{recording_id}"
-        new = NewJob(EMBED, key, EMBED, payload, source_id, priority, due_at=due_at)
+        new = NewJob(
+            EMBED, embed_key(recording_id), EMBED, payload, source_id, priority, due_at=due_at
+        )
         return self.add(session, new)
+
+    def retry(self, session: Session, job_id: int) -> Job:
+        """Queue a failed or cancelled job again. Raises UnknownJobError and JobStateError."""
+        job = jobs.retry(session, job_id)
+        self._send_after_commit(session, job)
+        return job
 
     def send(self, message: ToSend) -> None:
         """Send a message; a lost one is sent again by the reconciler, so its loss is only noted."""

@@ -1,8 +1,12 @@
-"""Media files made on the fly, for tests of audio input."""
+"""Media files made on the fly, for tests of audio input, and a service on a socket."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,8 +14,25 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import uvicorn
 from av.container import OutputContainer
+from fastapi import FastAPI
 from numpy.typing import NDArray
+
+from soundpost.archive.discover import Selection, find_files
+from soundpost.archive.ingest import ingest
+from soundpost.archive.plan import IngestOptions
+from soundpost.client import Client
+from soundpost.config import Settings
+from soundpost.jobs import JobQueue
+from soundpost.models.encoder import AudioTextEncoder
+from soundpost.models.placeholder import ToneEncoder
+from soundpost.service.app import create_app
+from soundpost.store import recordings
+from soundpost.store.files import AudioFiles
+from soundpost.store.jobs import ToSend
+from soundpost.store.session import Store
+from soundpost_indexer.exact import ExactIndex
 
 MediaWriter = Callable[..., Path]
 
@@ -90,3 +111,103 @@ def _encode_sound(
     while frame := fifo.read(size) or fifo.read(0, partial=True):
         container.mux(stream.encode(frame))
     container.mux(stream.encode())
+
+
+# --- a service --------------------------------------------------------------------------------
+
+RATE_HZ = 16_000
+
+
+@dataclass
+class Kept:
+    """A sender that keeps what it is given."""
+
+    messages: list[ToSend] = field(default_factory=list)
+
+    def send(self, message: ToSend) -> None:
+        """Keep it."""
+        self.messages.append(message)
+
+
+@dataclass
+class RunningService:
+    """A service on a socket, and everything behind it."""
+
+    url: str
+    client: Client
+    settings: Settings
+    store: Store
+    index: ExactIndex
+    objects: AudioFiles
+    sender: Kept
+    folder: Path
+
+    def fill(self, source: str = "hall", **pieces: NDArray[np.float32]) -> dict[str, int]:
+        """Write recordings and embed them; return their ids by name."""
+        folder = self.folder / source
+        folder.mkdir(exist_ok=True)
+        for name, wave in pieces.items():
+            soundfile.write(folder / f"{name}.wav", wave, RATE_HZ, subtype="PCM_16")
+        found = find_files([folder], Selection())
+        options = IngestOptions(source=source)
+        assert not ingest(found, options, self.store, ToneEncoder(), self.index).failed
+        with self.store.reading() as session:
+            rows = recordings.find(session, source=source, limit=None)
+        return {Path(row.path).stem: row.id for row in rows}
+
+    def left_behind(self) -> list[Path]:
+        """The temporary files that are there now."""
+        folder = self.settings.spool_dir
+        return sorted(folder.iterdir()) if folder.exists() else []
+
+
+ServiceStarter = Callable[..., RunningService]
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[ServiceStarter]:
+    """start_service(store, encoder=ToneEncoder(), **settings): a service on a free port."""
+    with ExitStack() as stack:
+
+        def start(
+            store: Store, encoder: AudioTextEncoder | None = None, **changes: object
+        ) -> RunningService:
+            settings = Settings(home=tmp_path / "home", **changes)  # type: ignore[arg-type]  # any field
+            index, sender = ExactIndex(32), Kept()
+            objects = AudioFiles(settings.resolved_objects_url)
+            queue = JobQueue(sender, settings.queue_limit)
+            app = create_app(settings, store, index, encoder or ToneEncoder(), queue, objects)
+            url = stack.enter_context(_serving(app))
+            client = stack.enter_context(Client(url))
+            return RunningService(url, client, settings, store, index, objects, sender, tmp_path)
+
+        yield start
+
+
+@pytest.fixture
+def service(start_service: ServiceStarter, store: Store) -> RunningService:
+    """A service on each database, with the encoder of tones."""
+    return start_service(store)
+
+
+@pytest.fixture
+def sqlite_service(start_service: ServiceStarter, sqlite_store: Store) -> RunningService:
+    """A service on SQLite, for tests that are not about the database."""
+    return start_service(sqlite_store)
+
+
+@contextmanager
+def _serving(app: FastAPI) -> Iterator[str]:
+    config = uvicorn.Config(app, port=0, log_config=None, ws="none", lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="service")
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.started, "the service did not start"
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive(), "the service did not stop"

@@ -20,6 +20,7 @@ from soundpost.archive.plan import IngestOptions, Timing
 from soundpost.archive.search import (
     SearchOptions,
     SearchResult,
+    example_from_embedding,
     example_from_file,
     search_similar,
     search_text,
@@ -31,9 +32,10 @@ from soundpost.errors import (
     NotAudioError,
     OutputExistsError,
     UnknownSourceError,
+    UnknownWindowError,
 )
 from soundpost.models.placeholder import ToneEncoder
-from soundpost.store import recordings
+from soundpost.store import embeddings, recordings
 from soundpost.store.session import Store
 from soundpost_indexer.exact import ExactIndex
 
@@ -308,3 +310,28 @@ def test_a_clip_that_cannot_be_written_is_an_error(tmp_path: Path, name: str) ->
     soundfile.write(tmp_path / "in.wav", np.zeros(8000, np.int16), 8_000)
     with pytest.raises(InvalidValueError):
         write_clip(tmp_path / "in.wav", tmp_path / name)
+
+
+def test_an_opus_clip_sounds_the_same_for_the_same_time(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", tones((1000, 25)), RATE_HZ)
+    clip = write_clip(tmp_path / "in.wav", tmp_path / "out.opus", 1.0, 22.5)
+    wave, rate_hz = soundfile.read(tmp_path / "out.opus")
+    assert (rate_hz, len(wave)) == (48_000, round(21.5 * 48_000))
+    assert clip.duration_s == 21.5
+    spectrum = np.abs(np.fft.rfft(wave))
+    assert np.argmax(spectrum) * rate_hz / len(wave) == pytest.approx(1000, abs=1)
+    assert np.sqrt(np.mean(wave**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
+
+
+def test_an_example_can_be_a_window_that_is_embedded_already(archive: Archive) -> None:
+    with archive.store.reading() as session:
+        path = archive.folder / "hall" / "low.wav"
+        known = recordings.by_path(session, str(path))
+        assert known is not None
+        first = int(embeddings.ids_of(session, known.id)[0])
+    example = example_from_embedding(first, ToneEncoder(), archive.store)
+    heard = example_from_file(path, ToneEncoder(), 0.0, 4.0)
+    np.testing.assert_allclose(example.vector, heard.vector, atol=1e-6)
+    assert (example.recording_id, example.start_s, example.end_s) == (known.id, 0.0, 4.0)
+    with pytest.raises(UnknownWindowError):
+        example_from_embedding(10**9, ToneEncoder(), archive.store)

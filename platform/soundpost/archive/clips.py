@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import soundfile
+import soxr
+from numpy.typing import NDArray
 
 from soundpost.audio.decode import AudioStream, open_audio
 from soundpost.errors import InvalidValueError, NoSamplesError, OutputExistsError
@@ -18,6 +21,8 @@ from soundpost.errors import InvalidValueError, NoSamplesError, OutputExistsErro
 # 24 bits hold every sample of 8, 16 and 24 bit recordings and of their mono mix exactly.
 _FORMATS = {".wav": "WAV", ".flac": "FLAC", ".aiff": "AIFF", ".aif": "AIFF"}
 _SUBTYPE = "PCM_24"
+_OPUS = ".opus"
+_OPUS_RATE_HZ = 48_000
 _TIME = r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)"
 _RANGE = re.compile(rf"(?:{_TIME})?-(?:{_TIME})?")
 _RECORDING = re.compile(r"#?(\d+)")
@@ -78,17 +83,20 @@ def write_clip(
 ) -> Clip:
     """Write a stretch of an audio file, mono, exact to the sample at the file's own rate.
 
-    The clip appears whole or not at all. Raises OutputExistsError, InvalidValueError for a suffix
+    Opus, for listening, is lossy and always has 48 kHz. The clip appears whole or not at all. Raises OutputExistsError, InvalidValueError for a suffix
     that cannot be written, an AudioError where the source cannot be read, NoSamplesError where
     the stretch lies past its end.
     """
-    container = _FORMATS.get(out.suffix.lower())
-    if container is None:
-        raise InvalidValueError(out, f"clips are written as {', '.join(_FORMATS)}")
+    suffix = out.suffix.lower()
+    if suffix not in _FORMATS and suffix != _OPUS:
+        raise InvalidValueError(out, f"clips are written as {', '.join([*_FORMATS, _OPUS])}")
     if out.exists() and not force:
         raise OutputExistsError(out)
     with _replacing(out) as partial, open_audio(source, start_s=start_s, end_s=end_s) as stream:
-        samples = _copy(stream, partial, container)
+        if suffix == _OPUS:
+            samples = _copy_as_opus(stream, partial)
+        else:
+            samples = _copy(stream, partial, _FORMATS[suffix])
         if samples == 0:
             raise NoSamplesError(source, f"nothing lies at {start_s:g} s")
         return Clip(out, samples, stream.info.sample_rate_hz)
@@ -102,6 +110,25 @@ def _copy(stream: AudioStream, path: Path, container: str) -> int:
             target.write(block.samples)
             samples += len(block.samples)
     return samples
+
+
+def _copy_as_opus(stream: AudioStream, path: Path) -> int:
+    """Encode a stretch block by block; return its samples at its own rate."""
+    rate_hz = stream.info.sample_rate_hz
+    resampler = soxr.ResampleStream(rate_hz, _OPUS_RATE_HZ, 1, dtype="float32")
+    samples = 0
+    with soundfile.SoundFile(path, "w", _OPUS_RATE_HZ, 1, "OPUS", format="OGG") as target:
+        for block in stream:
+            _write(target, resampler.resample_chunk(block.samples))
+            samples += len(block.samples)
+        _write(target, resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    return samples
+
+
+def _write(target: soundfile.SoundFile, samples: NDArray[np.float32]) -> None:
+    # libsndfile's Ogg encoders overflow their stack on long pieces.
+    for first in range(0, len(samples), _OPUS_RATE_HZ):
+        target.write(samples[first : first + _OPUS_RATE_HZ])
 
 
 @contextmanager

@@ -43,7 +43,8 @@ class Timing:
 class IngestOptions:
     """What an ingest may be told.
 
-    timezone is the one a new source gets, and where none is stated in a name or time. threads
+    timezone is the one a new source gets, and where none is stated in a name or time. noted_as is
+    kept as the path of a single file that is only here for a while, and is copied. threads
     prepare audio beside the encoder; 0 takes half the cores, but two. A transaction holds at most
     chunk_windows windows and is committed after chunk_s seconds at the latest.
     """
@@ -52,6 +53,7 @@ class IngestOptions:
     timezone: str | None = None
     timing: Timing = field(default_factory=Timing)
     copy: bool = False
+    noted_as: str | None = None
     batch_size: int = 16
     threads: int = 0
     chunk_windows: int = 512
@@ -64,6 +66,8 @@ class IngestOptions:
         if self.timing.started_at is not None and files > 1:
             detail = f"it is the start of one recording, and there are {files} files"
             raise InvalidValueError("--started-at", detail)
+        if self.noted_as is not None and (files > 1 or not self.copy):
+            raise InvalidValueError(self.noted_as, "a noted path is for one file that is copied")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Plan:
     model_id: int | None
     hop_s: float
     timing: Timing
+    noted_as: str | None = None
+
+    def path_of(self, path: Path) -> str:
+        """Return what is kept as the path of a file."""
+        return str(path) if self.noted_as is None else self.noted_as
 
 
 class Workload:

@@ -22,7 +22,12 @@ from soundpost.archive.frames import Place, locate
 from soundpost.archive.index import SearchIndex
 from soundpost.audio.decode import open_audio
 from soundpost.audio.windows import cut_windows, resample
-from soundpost.errors import EmptyArchiveError, InvalidValueError, NoSamplesError
+from soundpost.errors import (
+    EmptyArchiveError,
+    InvalidValueError,
+    NoSamplesError,
+    UnknownWindowError,
+)
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.store import embeddings, models, recordings, sources
 from soundpost.store.embeddings import EmbeddingDetail, IdArray
@@ -191,6 +196,21 @@ def example_from_file(
     if norm == 0.0:
         raise NoSamplesError(path, f"nothing lies at {start_s:g} s")
     return Example(total / norm, recording_id, start_s, end_s if end_s is not None else limit_s)
+
+
+def example_from_embedding(embedding_id: int, encoder: AudioTextEncoder, store: Store) -> Example:
+    """Take the vector of a window that is embedded already.
+
+    Raises UnknownWindowError if there is none, or it is another model's.
+    """
+    spec = encoder.spec
+    with store.reading() as session:
+        vector = embeddings.vector_of(session, embedding_id)
+        found = embeddings.details(session, [embedding_id])
+        model = models.find(session, spec.name, spec.revision)
+    if vector is None or not found or model is None or found[0].model_id != model.id:
+        raise UnknownWindowError(embedding_id)
+    return Example(vector, found[0].recording_id, found[0].start_s, found[0].end_s)
 
 
 @dataclass(frozen=True)

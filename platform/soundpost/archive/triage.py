@@ -168,15 +168,16 @@ class Triage:
         return self._recognise(session, file, recording)
 
     def _refuse(self, session: Session, file: Examined, fault: AudioError) -> None:
-        row = recordings.record_failure(session, self._plan.source_id, str(file.path), fault)
-        self._summary.failed.append(Finding.from_error(str(file.path), fault, row.id))
+        path = self._plan.path_of(file.path)
+        row = recordings.record_failure(session, self._plan.source_id, path, fault)
+        self._summary.failed.append(Finding.from_error(path, fault, row.id))
 
     def _new(self, file: Examined, info: AudioInfo, sha256: str) -> recordings.NewRecording:
         moment = self._plan.timing.moment(file.path)
         return recordings.NewRecording(
             source_id=self._plan.source_id,
             sha256=sha256,
-            path=str(file.path),
+            path=self._plan.path_of(file.path),
             size_bytes=file.size_bytes or 0,
             modified_ns=file.modified_ns or 0,
             object_key=file.object_key,
@@ -206,6 +207,8 @@ class Triage:
         return windows.last_complete(session, known.id, self._plan.model_id)
 
     def _relocate(self, session: Session, file: Examined, known: Recording) -> bool:
+        if self._plan.noted_as is not None:
+            return False
         same = known.path == str(file.path)
         if not same and Path(known.path).is_file():
             return False

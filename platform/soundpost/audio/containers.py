@@ -32,13 +32,15 @@ class Promise:
 
     known: the first bytes belong to a known format. missing: what the file lacks, or None.
     samples: how many the header counts, or None. unfinished: the header of a WAV file was never
-    completed, or its size field was too small for its length.
+    completed, or its size field was too small for its length. promised_bytes: what the file should
+    have, where it has less.
     """
 
     known: bool = True
     missing: str | None = None
     samples: int | None = None
     unfinished: bool = False
+    promised_bytes: int | None = None
 
 
 def inspect(file: BinaryIO, size: int) -> Promise:
@@ -69,7 +71,8 @@ def _find_check(head: bytes) -> Callable[[BinaryIO, int], Promise] | None:
 def _compare(promised: int, size: int) -> Promise:
     if promised <= size + _SLACK_BYTES:
         return Promise()
-    return Promise(missing=f"the file has {size} of {promised} bytes")
+    missing = f"the file has {size} of {promised} bytes"
+    return Promise(missing=missing, promised_bytes=promised)
 
 
 def _plain(file: BinaryIO, size: int) -> Promise:

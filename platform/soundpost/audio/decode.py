@@ -52,6 +52,7 @@ __all__ = [
     "AudioStream",
     "Block",
     "Remark",
+    "claimed_bytes",
     "open_audio",
     "probe",
     "read_audio",
@@ -193,6 +194,16 @@ def probe(path: Path) -> AudioInfo:
     """Describe a recording, having decoded its first frame. Raises a subclass of AudioError."""
     with open_audio(path) as stream:
         return stream.info
+
+
+def claimed_bytes(path: Path) -> int | None:
+    """Return how many bytes a file's header promises, where it has less, as far as that is known.
+
+    Raises a subclass of AudioError where it cannot be read.
+    """
+    file, size = _open_file(path)
+    with file:
+        return _inspect(file, path, size).promised_bytes
 
 
 def read_audio(

@@ -168,6 +168,28 @@ def details(session: Session, ids: Sequence[int] | IdArray) -> list[EmbeddingDet
     return [found[embedding_id] for embedding_id in wanted if embedding_id in found]
 
 
+def ids_of(
+    session: Session,
+    recording_id: int,
+    *,
+    model_id: int | None = None,
+    after_id: int = 0,
+    limit: int | None = None,
+) -> IdArray:
+    """The ids of a recording's embeddings after an id, ascending; of every model if it is None."""
+    statement = select(Embedding.id).join(Window, Window.id == Embedding.window_id)
+    statement = statement.where(Window.recording_id == recording_id, Embedding.id > after_id)
+    if model_id is not None:
+        statement = statement.where(Embedding.model_id == model_id)
+    return _id_array(session.scalars(statement.order_by(Embedding.id).limit(limit)).all())
+
+
+def vector_of(session: Session, embedding_id: int) -> FloatArray | None:
+    """The unit vector [D] of an embedding, None if it was deleted."""
+    blob = session.scalar(select(Embedding.vector).where(Embedding.id == embedding_id))
+    return None if blob is None else decode_vectors([blob])[0]
+
+
 def tombstones(session: Session, model_id: int, after_id: int = 0) -> Deletions:
     """The embeddings of a model deleted since `after_id`, which is a Deletions.last_id or 0."""
     statement = select(Tombstone.id, Tombstone.embedding_id).where(

@@ -114,21 +114,27 @@ def find(
     *,
     state: State | None = None,
     kind: str | None = None,
-    after_id: int = 0,
+    source_id: int | None = None,
+    after_id: int | None = None,
+    newest_first: bool = False,
     limit: int | None = 100,
-    newest: bool = False,
 ) -> list[Job]:
-    """Return the jobs that meet every filter and come after `after_id`, by id.
-
-    With `newest` the limit keeps the last ones instead of the first.
-    """
-    order = Job.id.desc() if newest else Job.id
-    statement = select(Job).where(Job.id > after_id).order_by(order).limit(limit)
+    """Return the jobs that meet every filter and come after `after_id`, by id or newest_first."""
+    statement = select(Job).order_by(Job.id.desc() if newest_first else Job.id).limit(limit)
+    if after_id is not None:
+        statement = statement.where(Job.id < after_id if newest_first else Job.id > after_id)
+    if source_id is not None:
+        statement = statement.where(Job.source_id == source_id)
     if state is not None:
         statement = statement.where(Job.state == state)
     if kind is not None:
         statement = statement.where(Job.kind == kind)
-    return sorted(session.scalars(statement), key=lambda job: job.id)
+    return list(session.scalars(statement))
+
+
+def latest(session: Session, key: str) -> Job | None:
+    """Return the newest job of this key, in whatever state it is."""
+    return session.scalar(select(Job).where(Job.key == key).order_by(Job.id.desc()).limit(1))
 
 
 def counts(session: Session) -> dict[tuple[str, str], int]:
@@ -145,10 +151,54 @@ def oldest_waiting_s(session: Session, *, now: datetime | None = None) -> float 
     return None if due_at is None else (moment - due_at).total_seconds()
 
 
-def workers(session: Session) -> list[str]:
-    """Return who has jobs in hand, by name."""
-    statement = select(Job.worker).where(Job.state == "running", Job.worker.is_not(None))
-    return sorted(name for name in session.scalars(statement.distinct()) if name)
+@dataclass(frozen=True)
+class WorkerSign:
+    """The last sign of life of a worker, and how many jobs it holds now."""
+
+    worker: str
+    seen_at: datetime
+    running: int
+
+
+def workers(session: Session, since: datetime, *, now: datetime | None = None) -> list[WorkerSign]:
+    """Return the workers that took, held or ended a job since a moment, by name.
+
+    One with a lease that has not ended is seen at this moment: it renews it while it works.
+    """
+    moment = now or utc_now()
+    holding = and_(Job.state == "running", Job.leased_until >= moment)
+    statement = (
+        select(
+            Job.worker,
+            func.max(Job.started_at),
+            func.max(Job.finished_at),
+            func.count().filter(holding),
+        )
+        .where(Job.worker.is_not(None))
+        .where(or_(Job.started_at >= since, Job.finished_at >= since, holding))
+        .group_by(Job.worker)
+        .order_by(Job.worker)
+    )
+    signs = []
+    for worker, started, ended, held in session.execute(statement):
+        past = [when for when in (started, ended) if when is not None]
+        signs.append(WorkerSign(worker or "", moment if held else max(past), held))
+    return signs
+
+
+def durations(session: Session, limit: int) -> list[tuple[str, float]]:
+    """Return (kind, seconds from its last start to its end) of the jobs that were done last."""
+    statement = (
+        select(Job.kind, Job.started_at, Job.finished_at)
+        .where(Job.state == "done")
+        .order_by(Job.id.desc())
+        .limit(limit)
+    )
+    return [
+        (kind, (ended - started).total_seconds())
+        for kind, started, ended in session.execute(statement)
+        if ended is not None and started is not None
+    ]
 
 
 def check_room(session: Session, source_id: int, limit: int) -> None:

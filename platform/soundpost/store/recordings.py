@@ -184,14 +184,22 @@ def find(
     before: datetime | None = None,
     limit: int | None = 100,
     offset: int = 0,
+    beyond_id: int | None = None,
+    newest_first: bool = False,
 ) -> list[Recording]:
-    """Return the recordings that meet every filter, by id.
+    """Return the recordings that meet every filter, by id, ascending or newest_first.
+
+    beyond_id is the last id of the page before; what is added meanwhile doubles or hides nothing.
 
     after and before select what meets [after, before) by the wall clock; a recording without a
     start then never does. An unknown source name matches nothing.
     """
     statement = _filtered(select(Recording), source, status, after, before)
-    return list(session.scalars(statement.order_by(Recording.id).limit(limit).offset(offset)))
+    if beyond_id is not None:
+        further = Recording.id < beyond_id if newest_first else Recording.id > beyond_id
+        statement = statement.where(further)
+    order = Recording.id.desc() if newest_first else Recording.id
+    return list(session.scalars(statement.order_by(order).limit(limit).offset(offset)))
 
 
 def count(
@@ -206,6 +214,12 @@ def count(
     statement = _filtered(select(func.count(Recording.id)), source, status, after, before)
     total: int = session.execute(statement).scalar_one()
     return total
+
+
+def embedded_s(session: Session) -> float:
+    """How many seconds of audio are embedded."""
+    statement = select(func.sum(Recording.duration_s)).where(Recording.status == "embedded")
+    return session.scalar(statement) or 0.0
 
 
 def remove(session: Session, recording_id: int) -> str | None:

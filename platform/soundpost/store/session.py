@@ -20,6 +20,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
     StatementError,
 )
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -168,6 +169,8 @@ def outages_as_store_error(url: URL) -> Iterator[None]:
             raise
         reason = " ".join(str(error.orig).split())
         raise StoreError(hide_password(url), reason) from error
+    except NoConnectionError as error:
+        raise StoreError(hide_password(url), "every connection is in use") from error
 
 
 def insert_new(session: Session, table: type[Any]) -> postgresql.Insert | sqlite.Insert:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,9 @@ from soundpost_ui.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from soundpost.store.jobs import State as StateName
     from soundpost.store.tables import Job
+
+# A worker that took, held or ended a job within this time is shown.
+_RECENT = timedelta(minutes=10)
 
 
 class State(StrEnum):
@@ -47,7 +51,7 @@ def jobs_command(
     limit: Annotated[int, typer.Option(min=0, help="How many at most; 0 lists all.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List jobs, the newest last; run them again or cancel them."""
+    """List jobs, the newest first; run them again or cancel them."""
     from soundpost.store import jobs
 
     with open_workspace() as workspace:
@@ -57,7 +61,7 @@ def jobs_command(
         _change(workspace, retry or [], retry_failed, cancel or [])
         wanted: StateName | None = state.value if state else None
         with workspace.store.reading() as session:
-            rows = jobs.find(session, state=wanted, limit=limit or None, newest=True)
+            rows = jobs.find(session, state=wanted, limit=limit or None, newest_first=True)
             total = sum(
                 count
                 for (_, known), count in jobs.counts(session).items()
@@ -77,6 +81,7 @@ def jobs_command(
 def status_command(as_json: Json = False) -> None:
     """Show in a few lines whether everything that came in is done, and what holds it up."""
     from soundpost.store import jobs, recordings
+    from soundpost.store.tables import utc_now
 
     with open_workspace() as workspace, workspace.store.reading() as session:
         counts = jobs.counts(session)
@@ -90,7 +95,14 @@ def status_command(as_json: Json = False) -> None:
                 for status in ("queued", "embedding", "embedded", "failed")
             },
             "oldest_waiting_s": jobs.oldest_waiting_s(session),
-            "workers": jobs.workers(session),
+            "workers": [
+                {
+                    "worker": sign.worker,
+                    "seen_at": sign.seen_at.isoformat(),
+                    "running": sign.running,
+                }
+                for sign in jobs.workers(session, utc_now() - _RECENT)
+            ],
         }
     if as_json:
         terminal.print_json(document)
@@ -103,8 +115,8 @@ def status_command(as_json: Json = False) -> None:
 
 def _advise(document: dict[str, Any]) -> None:
     waiting_s = document["oldest_waiting_s"]
-    working = ", ".join(document["workers"]) or "none has a job"
-    terminal.say(f"workers: {working}")
+    signs = [f"{sign['worker']} ({sign['running']} jobs)" for sign in document["workers"]]
+    terminal.say(f"workers: {', '.join(signs) or 'none seen for ten minutes'}")
     if waiting_s is not None:
         terminal.say(f"oldest waiting: {waiting_s:.0f} s")
     if waiting_s is not None and waiting_s > 60 and not document["workers"]:
@@ -120,7 +132,7 @@ def _change(workspace: Workspace, retry: list[int], all_failed: bool, cancel: li
         if all_failed:
             retry = [job.id for job in jobs.find(session, state="failed", limit=None)]
         for job_id in retry:
-            workspace.queue.resend(session, jobs.retry(session, job_id))
+            workspace.queue.retry(session, job_id)
         for job_id in cancel:
             jobs.cancel(session, job_id)
 

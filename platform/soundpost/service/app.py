@@ -1,0 +1,92 @@
+"""The application: its parts, routes, answers and description, put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+
+from soundpost import __version__
+from soundpost.archive.index import SearchIndex
+from soundpost.config import Settings
+from soundpost.jobs import JobQueue
+from soundpost.models.encoder import AudioTextEncoder
+from soundpost.service.lag import LagClock
+from soundpost.service.logs import RequestLog, log_through_stdlib
+from soundpost.service.metrics import Metrics
+from soundpost.service.parts import Parts
+from soundpost.service.problems import add_to_document, handle_problems
+from soundpost.service.routes import audio, health, jobs, models, recordings, search, sources
+from soundpost.service.searches import SearchPool
+from soundpost.service.spool import Spool
+from soundpost.store.files import AudioFiles
+from soundpost.store.session import Store
+
+_ABOUT = """Search recordings by text and by example, bring recordings in, and see what became of
+them. Times are UTC, durations seconds. Errors are problem details (RFC 9457) with a stable `code`,
+the offending `value`, the `remedy`, and the `request_id` under which the log knows the request."""
+
+
+def create_app(
+    settings: Settings,
+    store: Store,
+    index: SearchIndex,
+    encoder: AudioTextEncoder,
+    queue: JobQueue,
+    objects: AudioFiles,
+) -> FastAPI:
+    """Make the application. Nothing is opened here: what it is handed is its caller's to close."""
+    searches = SearchPool(settings.search_threads, settings.search_waiting)
+    spool = Spool(settings.spool_dir)
+    parts = Parts(settings, store, index, encoder, queue, objects, spool, searches, LagClock())
+    app = FastAPI(
+        title="Soundpost",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=_lifespan,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.parts = parts
+    app.state.metrics = Metrics(parts)
+    log_through_stdlib()
+    app.add_middleware(RequestLog, observe=app.state.metrics.observe_request)
+    handle_problems(app)
+    app.include_router(_version_1(), prefix="/v1")
+    app.include_router(health.router)
+    _complete_document(app)
+    return app
+
+
+def _version_1() -> APIRouter:
+    router = APIRouter()
+    for subject in (recordings, audio, search, sources, jobs, models):
+        router.include_router(subject.router)
+    return router
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    await run_in_threadpool(parts.spool.clear)
+    yield
+    parts.searches.close()
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _complete_document(app: FastAPI) -> None:
+    """Add the schema of problems to the OpenAPI document, which FastAPI makes when it is asked."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            add_to_document(make())
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -1,0 +1,42 @@
+"""What the routes work with: handed to create_app, and found again from a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from soundpost.archive.index import SearchIndex
+from soundpost.config import Settings
+from soundpost.jobs import JobQueue
+from soundpost.models.encoder import AudioTextEncoder
+from soundpost.service.lag import LagClock
+from soundpost.service.searches import SearchPool
+from soundpost.service.spool import Spool
+from soundpost.store.files import AudioFiles
+from soundpost.store.session import Store
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one service."""
+
+    settings: Settings
+    store: Store
+    index: SearchIndex
+    encoder: AudioTextEncoder
+    queue: JobQueue
+    objects: AudioFiles
+    spool: Spool
+    searches: SearchPool
+    lag: LagClock
+
+
+def parts_of(request: Request) -> Parts:
+    """Return the parts of the service that a request came to."""
+    return cast(Parts, request.app.state.parts)
+
+
+ServiceParts = Annotated[Parts, Depends(parts_of)]

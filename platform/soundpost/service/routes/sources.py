@@ -1,0 +1,35 @@
+"""Sources: where recordings come from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from soundpost.errors import UnknownSourceError
+from soundpost.service.parts import ServiceParts
+from soundpost.service.problems import answers
+from soundpost.service.schemas import LONGEST_NAME, Name, Source
+from soundpost.service.views import show_source
+from soundpost.store import sources
+
+router = APIRouter(prefix="/sources", tags=["sources"])
+
+
+@router.get("", responses=answers())
+def list_sources(parts: ServiceParts) -> list[Source]:
+    """List every source, by name, with what there is of it."""
+    with parts.store.reading() as session:
+        return [show_source(summary) for summary in sources.summaries(session)]
+
+
+# A name may have slashes in it.
+@router.get("/{name:path}", responses=answers(UnknownSourceError))
+def get_source(
+    name: Annotated[Name, Path(min_length=1, max_length=LONGEST_NAME)], parts: ServiceParts
+) -> Source:
+    """Look at one source."""
+    with parts.store.reading() as session:
+        source = sources.by_name(session, name)
+        found = {summary.source.id: summary for summary in sources.summaries(session)}
+    return show_source(found[source.id])
