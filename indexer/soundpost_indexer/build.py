@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from soundpost.archive.index import IdArray
 from soundpost.config import Settings
 from soundpost.errors import CorruptSnapshotError, InvalidValueError, VectorIndexError
 from soundpost.store import embeddings
+from soundpost.store.embeddings import Watermark
 from soundpost.store.session import Store
 from soundpost.store.tables import EncoderModel
 from soundpost_indexer.exact import ExactIndex
@@ -59,24 +60,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Watermark:
-    """Up to which embedding and which tombstone of SQL an index has read."""
-
-    embedding_id: int = 0
-    tombstone_id: int = 0
-
-
-@dataclass(frozen=True)
 class Opened:
     """An index that holds the rows of SQL as of `mark`.
 
-    snapshot: where its body came from, None if everything was read from SQL. set_aside: snapshots
-    that were found damaged, or of another database, under their new names.
+    snapshot: where its body came from, None if everything was read from SQL, and sealed: the
+    watermark of that. set_aside: snapshots that were found damaged, or of another database, under
+    their new names.
     """
 
     index: VectorIndex
     mark: Watermark
     snapshot: Path | None = None
+    sealed: Watermark | None = None
     set_aside: tuple[Path, ...] = ()
 
 
@@ -91,7 +86,7 @@ def open_current(settings: Settings, store: Store, model_id: int) -> Opened:
     A damaged snapshot is set aside, and the next older one is tried. Raises InvalidValueError for
     an unknown model and StoreError where the database is out of reach.
     """
-    model = _model(store, model_id)
+    model = model_of(store, model_id)
     opened = _from_snapshots(settings, store, model)
     return refresh(store, model_id, opened)
 
@@ -109,29 +104,29 @@ def seal(settings: Settings, store: Store, model_id: int) -> Snapshot:
     Takes the memory of the new index and of one chunk. Raises VectorIndexError where it cannot
     be written.
     """
-    model = _model(store, model_id)
-    with writer_lock(_folder(settings, model)):
-        return _seal(settings, store, model)
+    model = model_of(store, model_id)
+    with writer_lock(folder_of(settings, model)):
+        return seal_locked(settings, store, model)
 
 
 def seal_if_due(settings: Settings, store: Store, model_id: int) -> Snapshot | None:
     """Seal if enough changed since the newest snapshot, unless another process is at it."""
-    model = _model(store, model_id)
-    if not _is_due(settings, store, model):
+    model = model_of(store, model_id)
+    if not is_due(settings, store, model):
         return None
-    with writer_lock(_folder(settings, model), wait=False) as mine:
+    with writer_lock(folder_of(settings, model), wait=False) as mine:
         # Asked again: another process may have sealed just now.
-        if not mine or not _is_due(settings, store, model):
+        if not mine or not is_due(settings, store, model):
             return None
-        return _seal(settings, store, model)
+        return seal_locked(settings, store, model)
 
 
 def rebuild(settings: Settings, store: Store, model_id: int) -> Opened:
     """Seal anew from SQL, drop the older snapshots, and open the new one."""
-    model = _model(store, model_id)
-    folder = _folder(settings, model)
+    model = model_of(store, model_id)
+    folder = folder_of(settings, model)
     with writer_lock(folder):
-        _seal(settings, store, model)
+        seal_locked(settings, store, model)
         prune(folder, kept=1)
     return open_current(settings, store, model_id)
 
@@ -147,7 +142,8 @@ def new_index(settings: Settings, dimension: int) -> VectorIndex:
     return FaissIndex(dimension, memory_bytes=settings.index_memory_bytes, threads=threads)
 
 
-def _model(store: Store, model_id: int) -> EncoderModel:
+def model_of(store: Store, model_id: int) -> EncoderModel:
+    """Return the row of a model. Raises InvalidValueError for an unknown id."""
     with store.reading() as session:
         model = session.get(EncoderModel, model_id)
     if model is None:
@@ -155,53 +151,64 @@ def _model(store: Store, model_id: int) -> EncoderModel:
     return model
 
 
-def _folder(settings: Settings, model: EncoderModel) -> Path:
+def folder_of(settings: Settings, model: EncoderModel) -> Path:
+    """Where the snapshots of a model lie."""
     digest = hashlib.sha256(f"{model.name}\0{model.revision}".encode()).hexdigest()
     readable = re.sub(r"[^a-z0-9]+", "-", model.name.lower())[:40].strip("-")
     return settings.index_dir / f"{readable}-{digest[:12]}"
 
 
-def _fits(settings: Settings, model: EncoderModel, manifest: Manifest) -> bool:
+def fits(settings: Settings, model: EncoderModel, manifest: Manifest) -> bool:
+    """Whether a snapshot is of this model and of the engine in the settings."""
     return manifest.fits(model.name, model.revision, model.dimension, settings.index)
 
 
+def open_snapshot(
+    settings: Settings, store: Store, model: EncoderModel, path: Path
+) -> Opened | Path | None:
+    """Open one snapshot as it was sealed, without what came later.
+
+    Returns where it was put if it was damaged or not of this database, and None where it is gone,
+    cannot be read, or is not of this model and engine.
+    """
+    try:
+        opened = _load(settings, model, path)
+    except CorruptSnapshotError as error:
+        return set_aside(path, "corrupt", str(error))
+    except FileNotFoundError:
+        return None
+    except VectorIndexError as error:
+        log.warning("index snapshot skipped", extra={"reason": str(error)})
+        return None
+    if opened is None or agrees(store, model.id, opened):
+        return opened
+    return set_aside(path, "foreign", "its vectors are not those of the database")
+
+
 def _from_snapshots(settings: Settings, store: Store, model: EncoderModel) -> Opened:
-    folder, tried, aside = _folder(settings, model), set[Path](), list[Path]()
+    folder, tried, aside = folder_of(settings, model), set[Path](), list[Path]()
     # Listed anew each time: while one is read, a writer may publish another and remove this one.
     while path := next((path for path in published(folder) if path not in tried), None):
         tried.add(path)
-        try:
-            opened = _from_snapshot(settings, store, model, path)
-        except CorruptSnapshotError as error:
-            moved = set_aside(path, "corrupt", str(error))
-        except FileNotFoundError:
-            continue
-        except VectorIndexError as error:
-            log.warning("index snapshot skipped", extra={"reason": str(error)})
-            continue
-        else:
-            if opened is None:
-                continue
-            if _agrees(store, model.id, opened):
-                return replace(opened, set_aside=tuple(aside))
-            moved = set_aside(path, "foreign", "its vectors are not those of the database")
-        aside += [moved] if moved else []
+        found = open_snapshot(settings, store, model, path)
+        if isinstance(found, Opened):
+            return replace(found, set_aside=tuple(aside))
+        aside += [found] if found else []
     return Opened(new_index(settings, model.dimension), Watermark(), set_aside=tuple(aside))
 
 
-def _from_snapshot(
-    settings: Settings, store: Store, model: EncoderModel, path: Path
-) -> Opened | None:
+def _load(settings: Settings, model: EncoderModel, path: Path) -> Opened | None:
     manifest = verify(path)
-    if not _fits(settings, model, manifest):
+    if not fits(settings, model, manifest):
         return None
     index = new_index(settings, model.dimension)
     index.load(path)
-    return Opened(index, Watermark(manifest.embedding_id, manifest.tombstone_id), path)
+    sealed = Watermark(manifest.embedding_id, manifest.tombstone_id)
+    return Opened(index, sealed, path, sealed)
 
 
-def _agrees(store: Store, model_id: int, opened: Opened) -> bool:
-    """Whether SQL has the same vectors as a snapshot, in a sample of old and of the newest ids."""
+def agrees(store: Store, model_id: int, opened: Opened) -> bool:
+    """Whether SQL has the same vectors as an index, in a sample of old and of the newest ids."""
     held = opened.index.ids()
     sample = np.union1d(held[-_SAMPLE:], held[:: max(1, len(held) // _SAMPLE)])
     with store.reading() as session:
@@ -217,19 +224,36 @@ def _agrees(store: Store, model_id: int, opened: Opened) -> bool:
     return bool(np.allclose(unit_vectors(theirs, opened.index.dimension), ours, atol=_SAME))
 
 
-def _catch_up(session: Session, model_id: int, index: VectorIndex, mark: Watermark) -> Watermark:
-    newest = mark.embedding_id
-    for ids, vectors in embeddings.stream(session, model_id, newest, _CHUNK):
-        index.add(ids, vectors)
-        newest = int(ids[-1])
+def advance(
+    session: Session, model_id: int, index: VectorIndex, mark: Watermark
+) -> tuple[Watermark, bool]:
+    """Apply the next chunk of embeddings and every deletion after a watermark.
+
+    Returns the new watermark, and whether nothing was left.
+    """
+    ids, vectors = next(
+        embeddings.stream(session, model_id, mark.embedding_id, _CHUNK),
+        (np.empty(0, np.int64), np.empty((0, index.dimension), np.float32)),
+    )
     deletions = embeddings.tombstones(session, model_id, mark.tombstone_id)
+    # What was deleted between the two statements is not even shown for a moment.
+    stays = ~np.isin(ids, deletions.embedding_ids)
     index.remove(deletions.embedding_ids)
+    index.add(ids[stays], vectors[stays])
+    newest_id = int(ids[-1]) if len(ids) else mark.embedding_id
+    return Watermark(newest_id, deletions.last_id), len(ids) < _CHUNK
+
+
+def _catch_up(session: Session, model_id: int, index: VectorIndex, mark: Watermark) -> Watermark:
+    complete = False
+    while not complete:
+        mark, complete = advance(session, model_id, index, mark)
     if embeddings.count(session, model_id) != len(index):
-        _reconcile(session, model_id, index)
-    return Watermark(newest, deletions.last_id)
+        reconcile(session, model_id, index)
+    return mark
 
 
-def _reconcile(session: Session, model_id: int, index: VectorIndex) -> None:
+def reconcile(session: Session, model_id: int, index: VectorIndex) -> None:
     """Compare the ids one by one; remove what SQL does not have, add what it does."""
     wanted, held = embeddings.allowed_ids(session, model_id), index.ids()
     missing, extra = np.setdiff1d(wanted, held), np.setdiff1d(held, wanted)
@@ -274,7 +298,16 @@ def _every_chunk(store: Store, model_id: int) -> Iterator[Chunk]:
         after_id = int(part[0][-1])
 
 
-def _seal(settings: Settings, store: Store, model: EncoderModel) -> Snapshot:
+def seal_locked(
+    settings: Settings,
+    store: Store,
+    model: EncoderModel,
+    confirm: Callable[[], None] = lambda: None,
+) -> Snapshot:
+    """Build a snapshot from SQL and publish it; the caller holds `writer_lock`.
+
+    `confirm` is called before it is shown, and stops that by raising. Raises VectorIndexError.
+    """
     with store.reading() as session:
         # Before the vectors: what is deleted while they are read is removed on opening.
         tombstone_id = embeddings.tombstones(session, model.id).last_id
@@ -292,11 +325,17 @@ def _seal(settings: Settings, store: Store, model: EncoderModel) -> Snapshot:
         embedding_id=int(ids[-1]) if len(ids) else 0,
         tombstone_id=tombstone_id,
     )
-    return publish(_folder(settings, model), manifest, index.save)
+
+    def write(folder: Path) -> None:
+        index.save(folder)
+        confirm()
+
+    return publish(folder_of(settings, model), manifest, write)
 
 
-def _is_due(settings: Settings, store: Store, model: EncoderModel) -> bool:
-    found = newest_manifest(_folder(settings, model), lambda known: _fits(settings, model, known))
+def is_due(settings: Settings, store: Store, model: EncoderModel) -> bool:
+    """Whether enough has changed since the newest snapshot."""
+    found = newest_manifest(folder_of(settings, model), lambda known: fits(settings, model, known))
     sealed, mark, deletions_read = (
         (found.count, found.embedding_id, found.tombstone_id) if found else (0, 0, 0)
     )

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from soundpost.archive.index import FloatArray, IdArray, Neighbours, SearchIndex
+from soundpost.archive.index import FloatArray, GrowingIndex, IdArray, Neighbours
 from soundpost.errors import DimensionError, InvalidValueError
 
 Chunk = tuple[IdArray, FloatArray]
@@ -32,7 +32,7 @@ class IndexStats:
     bytes: int
 
 
-class VectorIndex(SearchIndex, Protocol):
+class VectorIndex(GrowingIndex, Protocol):
     """A searchable set of vectors by cosine, which can be kept in files.
 
     Vectors are brought to unit length when they come in. Results are sorted best first, ties by

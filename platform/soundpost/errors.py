@@ -388,6 +388,13 @@ class CorruptSnapshotError(VectorIndexError):
     code = "corrupt-snapshot"
 
 
+class LeaseLostError(VectorIndexError):
+    """Another builder has taken over this index."""
+
+    code = "lease-lost"
+    remedy = "Nothing is lost: the other one builds it. Let one builder run for an archive."
+
+
 class DimensionError(VectorIndexError):
     """The vectors do not have the dimension of the index."""
 

@@ -6,18 +6,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import alembic.command
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, NullPool, inspect, text
+from sqlalchemy import Engine, NullPool, inspect, select, text
 
 from soundpost.errors import SchemaError, StoreError
+from soundpost.store import models
 from soundpost.store.session import SCHEMA_REVISION, create_engine, open_store
-from soundpost.store.tables import Table
+from soundpost.store.tables import ServingModel, Table
 from soundpost_migrations.upgrade import alembic_config, current, downgrade, upgrade
 
 
@@ -205,3 +208,64 @@ def test_revisions_are_numbered_and_the_code_knows_the_last() -> None:
     assert all(re.fullmatch(r"\d{4}", revision) for revision in revisions)
     assert revisions == sorted(revisions, reverse=True)
     assert scripts.get_heads() == [SCHEMA_REVISION]
+
+
+FIRST_ROWS = """
+    INSERT INTO sources (id, name, timezone, created_at) VALUES (1, 'a', 'UTC', :now);
+    INSERT INTO recordings (id, source_id, path, status, truncated, remarks, created_at)
+        VALUES (1, 1, '/a.wav', 'embedded', false, '[]', :now);
+    INSERT INTO models
+        (id, name, revision, dimension, sample_rate_hz, window_s, hop_s, created_at)
+        VALUES (1, 'a', '1', 1, 16000, 10, 5, :now), (2, 'b', '1', 1, 16000, 10, 5, :now);
+    INSERT INTO windows (id, recording_id, start_s, end_s, acoustics)
+        VALUES (1, 1, 0, 10, '{}'), (2, 1, 10, 20, '{}');
+    INSERT INTO embeddings (id, window_id, model_id, vector, frames)
+        VALUES (1, 1, 1, :zero, :zero), (2, 1, 2, :zero, :zero), (3, 2, 2, :zero, :zero)
+"""
+
+
+def insert_first_rows(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for statement in FIRST_ROWS.split(";"):
+            values = {"now": "2026-01-01 00:00:00.000000", "zero": b"\0\0\0\0"}
+            used = {name: value for name, value in values.items() if f":{name}" in statement}
+            connection.execute(text(statement), used)
+
+
+def test_the_model_with_most_vectors_serves_after_the_upgrade(
+    empty_url: str, engine: Engine
+) -> None:
+    alembic.command.upgrade(alembic_config(empty_url), "0002")
+    insert_first_rows(engine)
+    upgrade(empty_url)
+    store = open_store(empty_url)
+    with store.reading() as session:
+        model = models.serving(session)
+        assert model is not None and model.name == "b"
+        since = session.scalars(select(ServingModel.since)).one()
+    store.close()
+    assert abs(datetime.now(UTC) - since) < timedelta(hours=1)
+
+
+def test_no_model_serves_an_empty_archive(empty_url: str) -> None:
+    upgrade(empty_url)
+    store = open_store(empty_url)
+    with store.reading() as session:
+        assert models.serving(session) is None
+    store.close()
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_data_survives_going_back_and_coming_again(
+    revision: str, empty_url: str, engine: Engine
+) -> None:
+    alembic.command.upgrade(alembic_config(empty_url), revision)
+    insert_first_rows(engine)
+    upgrade(empty_url)
+    downgrade(empty_url, revision)
+    assert current(empty_url) == revision
+    upgrade(empty_url)
+    assert differences(engine) == []
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM embeddings")).scalar_one() == 3
+        assert connection.execute(text("SELECT model_id FROM serving_model")).scalar_one() == 2

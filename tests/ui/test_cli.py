@@ -20,6 +20,7 @@ from soundpost.archive.search import MIN_SCORE
 from soundpost.archive.summary import Progress
 from soundpost.config import load_settings
 from soundpost.errors import InvalidValueError
+from soundpost.store.session import SCHEMA_REVISION
 from soundpost_ui import terminal
 from soundpost_ui.cli import main
 from soundpost_ui.commands.search import DEFAULT_MIN_SCORE
@@ -190,7 +191,7 @@ def test_the_doctor_warns_of_another_models_archive(
 
 def test_an_upgrade_says_from_where_to_where(soundpost: Callable[..., Told]) -> None:
     told = soundpost("upgrade")
-    assert told.out == "The tables are at revision empty to 0001.\n"
+    assert told.out == f"The tables are at revision empty to {SCHEMA_REVISION}.\n"
     assert "as it was" in soundpost("upgrade").out
 
 

@@ -39,14 +39,18 @@ class SearchIndex(Protocol):
         """How many vectors can be found."""
         ...
 
+    def search(self, vectors: FloatArray, k: int, allowed: IdArray | None = None) -> Neighbours:
+        """Find the k nearest of each row of [Q, D], among `allowed` ids if given."""
+        ...
+
+
+class GrowingIndex(SearchIndex, Protocol):
+    """One that is filled by whoever has it."""
+
     def add(self, ids: IdArray, vectors: FloatArray) -> None:
         """Add vectors [N, D] under ids [N]; an id that is already there is replaced."""
         ...
 
     def remove(self, ids: IdArray) -> int:
         """Remove ids; unknown ones are ignored. Return how many were there."""
-        ...
-
-    def search(self, vectors: FloatArray, k: int, allowed: IdArray | None = None) -> Neighbours:
-        """Find the k nearest of each row of [Q, D], among `allowed` ids if given."""
         ...

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from soundpost.archive.discover import Discovery
 from soundpost.archive.embed import Embedder
-from soundpost.archive.index import SearchIndex
+from soundpost.archive.index import GrowingIndex
 from soundpost.archive.plan import IngestOptions, Plan, Workload
 from soundpost.archive.prepare import Job
 from soundpost.archive.relay import Feed, Stopwatch
@@ -38,7 +38,7 @@ def ingest(
     options: IngestOptions,
     store: Store,
     encoder: AudioTextEncoder,
-    index: SearchIndex | None,
+    index: GrowingIndex | None,
     objects: AudioFiles | None = None,
     progress: ProgressCallback | None = None,
     stop: threading.Event | None = None,
@@ -64,7 +64,7 @@ class _Run:
         options: IngestOptions,
         store: Store,
         encoder: AudioTextEncoder,
-        index: SearchIndex | None,
+        index: GrowingIndex | None,
         objects: AudioFiles | None,
     ) -> None:
         self._found = found

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from sqlalchemy.orm import Session
 
-from soundpost.archive.index import SearchIndex
+from soundpost.archive.index import GrowingIndex
 from soundpost.archive.prepare import PreparedEnd
 from soundpost.archive.relay import Stopwatch
 from soundpost.archive.summary import Finding, Summary, remedy_for
@@ -54,7 +54,7 @@ class Writer:
     def __init__(
         self,
         store: Store,
-        index: SearchIndex | None,
+        index: GrowingIndex | None,
         model_id: int,
         summary: Summary,
         stopwatch: Stopwatch,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, Select, func, select, text
+from sqlalchemy import Row, Select, delete, func, select, text
 from sqlalchemy.orm import Session
 
 from soundpost.store.clock import overlaps
@@ -70,6 +70,14 @@ class Deletions:
     embedding_ids: IdArray
 
 
+@dataclass(frozen=True)
+class Watermark:
+    """Up to which embedding and which tombstone a reader has read."""
+
+    embedding_id: int = 0
+    tombstone_id: int = 0
+
+
 def encode_vector(vector: FloatArray) -> bytes:
     """Write a vector [D] as little-endian float32."""
     return np.ascontiguousarray(vector, dtype="<f4").tobytes()
@@ -107,10 +115,35 @@ def hold_id_order(session: Session) -> None:
         session.execute(text(f"SELECT pg_advisory_xact_lock({_ID_ORDER_LOCK})"))
 
 
-def count(session: Session, model_id: int) -> int:
-    """How many embeddings a model has made."""
+def count(session: Session, model_id: int, until_id: int | None = None) -> int:
+    """How many embeddings a model has made, up to an id if one is given."""
     statement = select(func.count()).select_from(Embedding).where(Embedding.model_id == model_id)
+    if until_id is not None:
+        statement = statement.where(Embedding.id <= until_id)
     return session.execute(statement).scalar_one()
+
+
+def newest(session: Session, model_id: int) -> Watermark:
+    """The highest ids of a model's embeddings and tombstones: a cheap look for something new."""
+    embedding_id = select(func.max(Embedding.id)).where(Embedding.model_id == model_id)
+    tombstone_id = select(func.max(Tombstone.id)).where(Tombstone.model_id == model_id)
+    found = session.execute(
+        select(embedding_id.scalar_subquery(), tombstone_id.scalar_subquery())
+    ).one()
+    return Watermark(found[0] or 0, found[1] or 0)
+
+
+def changes_since(session: Session, model_id: int, mark: Watermark) -> int:
+    """How many vectors came after a watermark, and how many of those before it went."""
+    came = select(func.count()).select_from(Embedding)
+    came = came.where(Embedding.model_id == model_id, Embedding.id > mark.embedding_id)
+    went = select(func.count()).select_from(Tombstone)
+    went = went.where(
+        Tombstone.model_id == model_id,
+        Tombstone.id > mark.tombstone_id,
+        Tombstone.embedding_id <= mark.embedding_id,
+    )
+    return (session.scalar(came) or 0) + (session.scalar(went) or 0)
 
 
 def high_watermark(session: Session, model_id: int) -> int:
@@ -198,6 +231,22 @@ def tombstones(session: Session, model_id: int, after_id: int = 0) -> Deletions:
     rows = session.execute(statement.order_by(Tombstone.id)).all()
     last_id = rows[-1].id if rows else after_id
     return Deletions(last_id, _id_array([row.embedding_id for row in rows]))
+
+
+def purge_tombstones(session: Session, model_id: int, until_id: int, before: datetime) -> int:
+    """Delete the tombstones up to `until_id` that were set before a moment; return how many.
+
+    The caller knows that no snapshot holds what they are for, and that no reader is so far behind.
+    A model's newest stays: it says how far deleting has come.
+    """
+    newest_id = select(func.max(Tombstone.id)).where(Tombstone.model_id == model_id)
+    old = delete(Tombstone).where(
+        Tombstone.model_id == model_id,
+        Tombstone.id <= until_id,
+        Tombstone.id < newest_id.scalar_subquery(),
+        Tombstone.deleted_at < before,
+    )
+    return len(session.scalars(old.returning(Tombstone.id)).all())
 
 
 def _id_array(ids: Sequence[int]) -> IdArray:

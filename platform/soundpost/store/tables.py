@@ -297,3 +297,50 @@ class Job(Table):
         # A message for a job that was deleted must never start another one.
         {"sqlite_autoincrement": True},
     )
+
+
+class ServingModel(Table):
+    """The model in whose space searches are made: one row, or none while nothing is embedded."""
+
+    __tablename__ = "serving_model"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
+class IndexSnapshot(Table):
+    """A published index snapshot; its files are what readers open, this says that they are there.
+
+    folder: below the folder of snapshots. embedding_id and tombstone_id: up to where it has read.
+    builder: the machine and process that sealed it.
+    """
+
+    __tablename__ = "index_snapshots"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    folder: Mapped[str] = mapped_column(String(200))
+    embedding_id: Mapped[int] = mapped_column(BigInteger)
+    tombstone_id: Mapped[int] = mapped_column(BigInteger)
+    count: Mapped[int] = mapped_column(BigInteger)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    engine: Mapped[str] = mapped_column(String(16))
+    layout: Mapped[str] = mapped_column(String(16))
+    sealed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    builder: Mapped[str] = mapped_column(String(200))
+
+    __table_args__ = (UniqueConstraint("model_id", "folder"),)
+
+
+class Lease(Table):
+    """A right that one holder has at a time, until `leased_until`; only it knows the token."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    token: Mapped[str] = mapped_column(String(32))
+    holder: Mapped[str] = mapped_column(String(200))
+    leased_until: Mapped[datetime] = mapped_column(UtcDateTime)
