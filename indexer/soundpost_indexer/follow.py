@@ -112,6 +112,10 @@ class LiveIndex:
         """Find the k nearest of each row of [Q, D], among `allowed` ids if given."""
         return self._opened.index.search(vectors, k, allowed)
 
+    def stats(self) -> IndexStats:
+        """Describe what is in use."""
+        return self._opened.index.stats()
+
     def status(self) -> LiveStatus:
         """Say how it is doing; never waits for the database."""
         opened = self._opened

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +29,9 @@ EMBED, INDEX, WATCH, EXPLAIN = "embed", "index", "watch", "explain"
 NOTIFY, HOUSEKEEPING = "notify", "housekeeping"
 QUEUES = (EMBED, INDEX, WATCH, EXPLAIN, NOTIFY, HOUSEKEEPING)
 RECONCILE_TASK = "soundpost.reconcile"
+
+# Many recordings end within such a time, and one look is enough for all of them.
+INDEX_PAUSE_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +132,12 @@ class JobQueue:
             EMBED, embed_key(recording_id), EMBED, payload, source_id, priority, due_at=due_at
         )
         return self.add(session, new)
+
+    def index(self, session: Session, model_id: int) -> Job:
+        """Ask for a look at whether a model's index is to be sealed, in a moment."""
+        due_at = utc_now() + timedelta(seconds=INDEX_PAUSE_S)
+        key, payload = f"{INDEX}:{model_id}", {"model": model_id}
+        return self.add(session, NewJob(INDEX, key, INDEX, payload, due_at=due_at))
 
     def retry(self, session: Session, job_id: int) -> Job:
         """Queue a failed or cancelled job again. Raises UnknownJobError and JobStateError."""

@@ -6,9 +6,13 @@ lose what a killed worker had taken, which costs one interval of the reconciler 
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
+from celery.signals import after_setup_logger
 from kombu.entity import Queue
 
 from soundpost.config import Settings, load_settings
@@ -36,7 +40,8 @@ def make_app(settings: Settings) -> Celery:
         worker_max_memory_per_child=settings.worker_memory_bytes // 1024,
         task_time_limit=settings.job_limit_s,
         worker_enable_remote_control=False,
-        worker_hijack_root_logger=False,
+        worker_log_format="%(asctime)s %(levelname)s %(message)s",
+        worker_task_log_format="%(asctime)s %(levelname)s %(message)s",
         broker_connection_retry_on_startup=True,
         # A broker that is away is no reason to end: jobs wait in their table.
         broker_connection_max_retries=None,
@@ -66,7 +71,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
         "control_folder": str(control),
         "polling_interval": _POLL_S,
     }
-    return {"broker_url": "filesystem://", "broker_transport_options": options}
+    return {"broker_url": "filesystem://localhost", "broker_transport_options": options}
 
 
 def _server_options() -> dict[str, Any]:
@@ -78,5 +83,15 @@ def _server_options() -> dict[str, Any]:
         "socket_connect_timeout": 5,
     }
 
+
+@after_setup_logger.connect  # type: ignore[untyped-decorator]  # Celery publishes no types
+def keep_logs_readable(**_: Any) -> None:
+    """Leave out what Celery says of every message: what came of it is said by its task."""
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+# Meant for workers that unpickle what they are sent; ours take JSON with a number in it.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = make_app(load_settings())

@@ -163,6 +163,10 @@ def _embed_all(tools: Tools, batch: _Batch, stop: Flag) -> None:
     with Writer(tools.store, None, model_id, summary, stopwatch, writing, settled) as writer:
         Embedder(tools.encoder, writer, options, stopwatch).run(feed, stop, lambda: None)
     log.info("embedded %d recordings, %.1f s of audio", summary.ingested, summary.audio_s)
+    with tools.store.session() as session:
+        if models.switch_if_complete(session, model_id):
+            log.info("searches are made with %s from now on", tools.encoder.spec.name)
+        tools.queue.index(session, model_id)
 
 
 def _prepare(tools: Tools, batch: _Batch, leased: Leased, model_id: int) -> Job | None:

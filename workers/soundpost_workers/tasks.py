@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import worker_ready, worker_shutting_down
 
 from soundpost.config import load_settings
-from soundpost.jobs import EMBED, RECONCILE_TASK, JobQueue, task_name
+from soundpost.jobs import EMBED, INDEX, RECONCILE_TASK, JobQueue, task_name
 from soundpost.store.session import Store, open_store
 from soundpost_workers.app import app
 from soundpost_workers.reconcile import reconcile
@@ -32,6 +32,11 @@ _stopping = multiprocessing.Event()
 def store_of_process(process_id: int) -> Store:
     """The database of this process: connections must not be shared with the one that forked it."""
     return open_store(load_settings().resolved_database_url)
+
+
+def worker_name(process_id: int) -> str:
+    """The name under which this process holds jobs."""
+    return f"{socket.gethostname()}:{process_id}"
 
 
 def job_queue() -> JobQueue:
@@ -53,7 +58,7 @@ def tools_of_process(process_id: int) -> Tools:
         files=AudioFiles(settings.resolved_objects_url),
         encoder=load_encoder(settings),
         queue=job_queue(),
-        worker=f"{socket.gethostname()}:{process_id}",
+        worker=worker_name(process_id),
     )
 
 
@@ -63,6 +68,15 @@ def embed_task(job_id: int) -> None:
     from soundpost_workers.embed import embed
 
     embed(tools_of_process(os.getpid()), job_id, _stopping)
+
+
+@app.task(name=task_name(INDEX))  # type: ignore[untyped-decorator]  # Celery publishes no types
+def index_task(job_id: int) -> None:
+    """Seal an index if that is due."""
+    from soundpost_workers.index import build
+
+    process_id = os.getpid()
+    build(store_of_process(process_id), load_settings(), job_id, worker_name(process_id))
 
 
 @app.task(name=RECONCILE_TASK)  # type: ignore[untyped-decorator]  # Celery publishes no types

@@ -11,6 +11,7 @@ import typer
 
 from soundpost_ui import terminal
 from soundpost_ui.commands.ingest import stopping_on_signals
+from soundpost_ui.commands.serve import DEFAULT_PORT
 from soundpost_ui.supervisor import Program, Supervisor
 from soundpost_ui.workspace import open_workspace
 
@@ -29,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
 def up_command(
     host: Annotated[str, typer.Option(help="Address of the service.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service.")] = (
+        DEFAULT_PORT
+    ),
 ) -> None:
     """Run service, worker, index builder and clock together; Ctrl-C ends them.
 

@@ -149,9 +149,8 @@ def get_recording(recording_id: RecordingId, parts: ServiceParts) -> Recording:
 def delete_recording(recording_id: RecordingId, parts: ServiceParts) -> None:
     """Delete a recording with its windows, vectors and copied audio; its own file stays."""
     with parts.store.session() as session:
-        gone = embeddings.ids_of(session, recording_id)
+        # The index reads of it by itself; what it still finds meanwhile has no row to be shown.
         object_key = recordings.remove(session, recording_id)
-    parts.index.remove(gone)
     if object_key is not None:
         _delete_object(parts, object_key)
 
