@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from soundpost.errors import InvalidValueError, SoundpostError
 from soundpost_ui import terminal
-from soundpost_ui.commands import demo, doctor, ingest, recordings, search
+from soundpost_ui.commands import demo, doctor, index, ingest, recordings, search
 from soundpost_ui.workspace import platform_needed
 
 # What sysexits.h calls an internal software error.
@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Settings are environment variables SOUNDPOST_*; soundpost doctor shows them.",
 )
-for module in (ingest, search, recordings, doctor, demo):
+for module in (ingest, search, recordings, index, doctor, demo):
     module.register(app)
 
 
