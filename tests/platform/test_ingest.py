@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select
 
 from soundpost.archive.discover import Discovery, Selection, find_files
+from soundpost.archive.embed import TAGS_A_WINDOW
 from soundpost.archive.frames import locate, pool_frames
 from soundpost.archive.index import FloatArray, IdArray, Neighbours
-from soundpost.archive.ingest import TAGS_A_WINDOW, ingest
+from soundpost.archive.ingest import ingest
 from soundpost.archive.plan import IngestOptions, Timing, Workload
 from soundpost.archive.recorder_names import moment_from_text
 from soundpost.archive.summary import Progress, Summary

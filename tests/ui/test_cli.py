@@ -76,7 +76,7 @@ def test_help_lists_every_command(soundpost: Callable[..., Told]) -> None:
     assert told.code == 0
     for name in ("ingest", "search", "similar", "clip", "recordings", "sources", "models"):
         assert name in told.out
-    for name in ("delete", "doctor", "upgrade", "demo"):
+    for name in ("delete", "index", "doctor", "upgrade", "demo"):
         assert name in told.out
 
 
@@ -187,6 +187,52 @@ def test_the_doctor_warns_of_another_models_archive(
     assert "embedded by another model" in soundpost("doctor").out
     told = soundpost("search", "440 hz")
     assert "[empty-archive]" in told.err and "ingest them again" in told.err
+
+
+def test_the_index_says_what_can_be_found_and_what_is_sealed(
+    soundpost: Callable[..., Told], tone: Path
+) -> None:
+    assert "No model has embedded anything yet" in soundpost("index").err
+    soundpost("ingest", tone)
+    (before,) = json.loads(soundpost("index", "--json").out)
+    assert before["vectors"] == before["behind"] == 2
+    assert before["snapshot"] is None and before["age_s"] is None
+    (after,) = json.loads(soundpost("index", "--rebuild", "--json").out)
+    assert (after["vectors"], after["behind"], after["sealed"]) == (2, 0, 2)
+    assert (after["engine"], after["layout"]) == ("exact", "flat")
+    assert after["bytes"] > 0 and after["age_s"] >= 0.0
+    assert (Path("home/index") / after["snapshot"]).is_dir()
+    soundpost("delete", "1", "--yes")
+    (deleted,) = json.loads(soundpost("index", "--model", "1", "--json").out)
+    assert (deleted["vectors"], deleted["behind"], deleted["sealed"]) == (0, 2, 2)
+
+
+def test_the_index_in_a_pipe_is_a_table(soundpost: Callable[..., Told], tone: Path) -> None:
+    soundpost("ingest", tone)
+    bare = soundpost("index").out.splitlines()
+    assert bare[0].split("\t")[:4] == ["id", "model", "serving", "vectors"]
+    told = soundpost("index", "--rebuild")
+    assert told.code == 0
+    columns, row = (line.split("\t") for line in told.out.splitlines())
+    shown = dict(zip(columns, row, strict=True))
+    assert (shown["vectors"], shown["layout"], shown["behind"]) == ("2", "exact flat", "0")
+
+
+def test_the_index_of_a_model_that_is_not_there_is_refused(
+    soundpost: Callable[..., Told],
+) -> None:
+    told = soundpost("index", "--model", "7")
+    assert told.code == 2
+    assert "[invalid-value]" in told.err and "--model 7" in told.err
+
+
+def test_the_doctor_and_the_index_agree_on_a_rebuilt_snapshot(
+    soundpost: Callable[..., Told], tone: Path
+) -> None:
+    soundpost("ingest", tone)
+    assert soundpost("doctor", "--rebuild-index").code == 0
+    (report,) = json.loads(soundpost("index", "--json").out)
+    assert (report["sealed"], report["behind"]) == (2, 0)
 
 
 def test_an_upgrade_says_from_where_to_where(soundpost: Callable[..., Told]) -> None:

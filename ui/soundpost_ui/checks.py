@@ -13,7 +13,7 @@ import numpy as np
 
 from soundpost.errors import SoundpostError
 from soundpost.store import embeddings, models, recordings
-from soundpost_indexer import build
+from soundpost_indexer import build, builder
 from soundpost_ui import terminal
 from soundpost_ui.workspace import Workspace
 
@@ -176,7 +176,7 @@ def _index(workspace: Workspace) -> Iterator[Check]:
 
 
 def _rebuild(workspace: Workspace) -> Iterator[Check]:
-    opened = build.rebuild(workspace.settings, workspace.store, workspace.model_id)
+    opened = builder.rebuild(workspace.settings, workspace.store, workspace.model_id)
     yield Check("index", "ok", f"built anew from the database: {len(opened.index):,} vectors")
 
 

@@ -122,27 +122,31 @@ def missing(
     return list(session.scalars(statement.order_by(Recording.id).limit(limit)))
 
 
-def switch_if_complete(session: Session, model_id: int) -> bool:
-    """Make a model serve if it finds every recording that the serving one does.
-
-    Where none serves yet it only needs one recording. Return whether this call switched.
-    """
-    if not _is_ready(session, model_id):
-        return False
-    # Again, while nobody else can add vectors to the old space or take any from the new one.
-    hold_id_order(session)
-    if not _is_ready(session, model_id):
-        return False
-    serve(session, model_id)
-    return True
-
-
-def _is_ready(session: Session, model_id: int) -> bool:
+def can_take_over(session: Session, model_id: int) -> bool:
+    """Whether a model that does not serve finds every recording that the serving one does."""
     now = serving(session)
     if now is None:
         any_of_it = select(Recording.id).where(_embedded_by(model_id)).limit(1)
         return session.scalar(any_of_it) is not None
     return now.id != model_id and not session.scalars(_missing(session, model_id).limit(1)).all()
+
+
+def switch_if_complete(session: Session, model_id: int) -> bool:
+    """Make a model serve if it finds every recording that the serving one does.
+
+    Where none serves yet it only needs one recording. Ask it of the model that new recordings are
+    embedded by, and of no other: an old one may still find everything, and would take over again.
+    Where `can_take_over` is asked first, in a reading transaction, nobody waits for the answer.
+    Return whether this call switched.
+    """
+    if not can_take_over(session, model_id):
+        return False
+    # Again, while nobody else can add vectors to the old space or take any from the new one.
+    hold_id_order(session)
+    if not can_take_over(session, model_id):
+        return False
+    serve(session, model_id)
+    return True
 
 
 def _missing(session: Session, model_id: int) -> Select[int]:

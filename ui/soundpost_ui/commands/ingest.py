@@ -108,6 +108,7 @@ def run_ingest(
 ) -> Summary:
     """Ingest with a progress bar; what is new is sealed into the index if there is much of it."""
     from soundpost.archive.ingest import ingest
+    from soundpost.store import models
     from soundpost_indexer.build import seal_if_due
 
     store, encoder, objects = workspace.store, workspace.encoder, workspace.objects
@@ -115,6 +116,8 @@ def run_ingest(
         # No index is opened for it: searches are other processes, and read what is new from SQL.
         summary = ingest(found, options, store, encoder, None, objects, progress, stop)
     if not summary.interrupted:
+        with store.session() as session:
+            models.switch_if_complete(session, workspace.model_id)
         seal_if_due(workspace.settings, store, workspace.model_id)
     return summary
 
