@@ -6,6 +6,7 @@ seed, and started again, while recordings come in.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -27,10 +29,12 @@ import pytest
 import soundfile
 from sqlalchemy import func, select
 
+from soundpost.config import Settings
 from soundpost.errors import StoreError
-from soundpost.store import jobs
+from soundpost.store import jobs, models
 from soundpost.store.session import Store, open_store
 from soundpost.store.tables import Embedding, Recording, Window
+from soundpost_indexer.build import open_index
 from soundpost_migrations.upgrade import upgrade
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
@@ -151,6 +155,7 @@ def programs(env: dict[str, str], home: Path) -> list[Victim]:
     soundpost = [sys.executable, "-m", "soundpost_ui"]
     return [
         Victim("worker", [*soundpost, "worker"], env, home / "worker.log"),
+        Victim("index", [*soundpost, "worker", "--queues", "index"], env, home / "index.log"),
         Victim("clock", [*soundpost, "beat"], env, home / "clock.log"),
     ]
 
@@ -257,8 +262,13 @@ def survives(installation: Installation, folder: Path, seed: int) -> None:
     store = _opened(installation.url)
     _until(lambda: _all_is_done(store))
     _is_whole(store)
+    _is_indexed(store, installation.home)
     store.close()
     _nothing_is_left(installation.home)
+    with warnings.catch_warnings():
+        # Connections whose server was killed are dropped, and not closed: they are here, not later.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def _opened(url: str) -> Store:
@@ -296,6 +306,16 @@ def _is_whole(store: Store) -> None:
         ).all()
         assert len(windows) == RECORDINGS
         assert {count for _, count in windows} == {1}
+
+
+def _is_indexed(store: Store, home: Path) -> None:
+    """Every vector is in the index that a service opens, once."""
+    with store.reading() as session:
+        model = models.serving(session)
+        wanted = sorted(session.scalars(select(Embedding.id)))
+    assert model is not None
+    held = open_index(Settings(home=home), store, model.id).ids().tolist()
+    assert sorted(held) == wanted
 
 
 def _nothing_is_left(home: Path) -> None:

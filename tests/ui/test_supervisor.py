@@ -41,10 +41,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def is_alive(process_id: int) -> bool:
     try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return Path(f"/proc/{process_id}/stat").read_text().split(")")[1].split()[0] != "Z"
+    return state != "Z"
 
 
 SLEEPER = "import time; print('up'); time.sleep(600)"
@@ -91,7 +91,7 @@ def test_what_does_not_listen_is_killed_with_its_children(tmp_path: Path) -> Non
     )
     with running(supervisor):
         wait_for(lambda: ("deaf", "up") in lines)
-    assert not any(is_alive(int(pid)) for pid in pids.read_text().split())
+    wait_for(lambda: not any(is_alive(int(pid)) for pid in pids.read_text().split()))
     assert any("killed" in text for _, text in lines)
 
 

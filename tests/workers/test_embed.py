@@ -87,8 +87,10 @@ def everything(store: Store) -> list[tuple[object, ...]]:
 
 
 def states(store: Store) -> dict[tuple[str, str], int]:
+    """How many embedding jobs there are by state."""
     with store.reading() as session:
-        return jobs.counts(session)
+        counts = jobs.counts(session)
+    return {key: count for key, count in counts.items() if key[0] == "embed"}
 
 
 def test_jobs_end_in_the_rows_of_a_direct_ingest(
@@ -203,7 +205,7 @@ def test_a_poison_recording_is_parked_and_its_neighbours_are_not_held_up(
         for job_id in ids:
             embed(poisoned, job_id, threading.Event())
         with tools.store.session() as session:
-            for job in jobs.find(session, state="queued", limit=None):
+            for job in jobs.find(session, state="queued", kind="embed", limit=None):
                 job.due_at = utc_now()
     with tools.store.reading() as session:
         (parked,) = jobs.find(session, state="failed")
