@@ -65,6 +65,7 @@ def _version_1() -> APIRouter:
     router = APIRouter()
     for subject in (recordings, audio, search, sources, jobs, models):
         router.include_router(subject.router)
+    router.include_router(search.json_router)
     return router
 
 
