@@ -44,9 +44,9 @@ from soundpost.service.schemas import (
 from soundpost.service.views import show_result
 from soundpost.store import recordings
 
-router = APIRouter(prefix="/search", tags=["search"])
+router = APIRouter(prefix="/v1/search", tags=["search"])
 # Separate: the forms of examples are not read into memory.
-json_router = APIRouter(prefix="/search", tags=["search"], route_class=SmallBodyRoute)
+json_router = APIRouter(prefix="/v1/search", tags=["search"], route_class=SmallBodyRoute)
 
 _ERRORS = (
     UnknownSourceError,
