@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, TypeVar, overload
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -58,9 +58,9 @@ Item = TypeVar("Item")
 class Client:
     """Speaks to one service; safe to use from several threads. Close it, or use it in `with`.
 
-    timeout_s: for each answer to begin; uploads and searches may take as long as the service
-    lets them, if that is longer, with `timeout_s=None`. retries: how often a question that changes
-    nothing is asked again where the connection fails.
+    timeout_s: how long to wait for the next bytes of an answer, None for ever. retries: how often
+    a question that changes nothing is asked again where the connection fails. Raises
+    InvalidValueError for an address that is none.
     """
 
     def __init__(
@@ -71,10 +71,8 @@ class Client:
         retries: int = 2,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        try:
-            self._http = httpx.Client(base_url=base_url, timeout=timeout_s, transport=transport)
-        except httpx.InvalidURL as error:
-            raise InvalidValueError(base_url, "not an address such as http://host:8780") from error
+        _check_address(base_url)
+        self._http = httpx.Client(base_url=base_url, timeout=timeout_s, transport=transport)
         self._retries = retries
 
     def __enter__(self) -> Self:
@@ -437,6 +435,17 @@ class Client:
             raise ServiceUnreachableError(str(request.url), str(error)) from error
         finally:
             response.close()
+
+
+def _check_address(base_url: str) -> None:
+    try:
+        address = urlsplit(base_url)
+        sound = address.scheme in ("http", "https") and bool(address.hostname)
+        httpx.URL(base_url)
+    except (ValueError, httpx.InvalidURL):
+        sound = False
+    if not sound:
+        raise InvalidValueError(base_url, "not an address such as http://host:8780")
 
 
 def _save(response: httpx.Response, to: Path) -> Path:

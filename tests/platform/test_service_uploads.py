@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -36,8 +37,6 @@ from soundpost.service.spool import Spool
 from soundpost.store import jobs, recordings
 from soundpost.store.session import Store
 
-# Named here by their shape: the fixtures of conftest.py.
-Starter = Callable[..., "object"]
 RATE_HZ = 16_000
 
 
@@ -63,7 +62,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     assert condition()
 
 
-def test_an_upload_is_kept_registered_and_queued(service) -> None:
+def test_an_upload_is_kept_registered_and_queued(service: Any) -> None:
     data = wav()
     sent = service.client.upload(
         as_file(data),
@@ -87,7 +86,7 @@ def test_an_upload_is_kept_registered_and_queued(service) -> None:
     assert service.left_behind() == []
 
 
-def test_the_same_content_again_is_the_same_recording(service) -> None:
+def test_the_same_content_again_is_the_same_recording(service: Any) -> None:
     data = wav()
     first = service.client.upload(as_file(data), source="yard", name="a.wav")
     again = service.client.upload(as_file(data), source="elsewhere", name="b.wav")
@@ -101,7 +100,7 @@ def test_the_same_content_again_is_the_same_recording(service) -> None:
     assert len(list(service.client.recordings())) == 1
 
 
-def test_a_known_file_of_the_archive_gets_a_copy_and_keeps_its_place(service) -> None:
+def test_a_known_file_of_the_archive_gets_a_copy_and_keeps_its_place(service: Any) -> None:
     ids = service.fill(tone=(noise(5.0) / 32768).astype(np.float32))
     path = service.folder / "hall" / "tone.wav"
     sent = service.client.upload(path, name="other.wav")
@@ -113,7 +112,7 @@ def test_a_known_file_of_the_archive_gets_a_copy_and_keeps_its_place(service) ->
     assert len(service.client.audio(ids["tone"])) == sent.recording.size_bytes
 
 
-def test_status_codes_and_headers_of_an_upload(sqlite_service) -> None:
+def test_status_codes_and_headers_of_an_upload(sqlite_service: Any) -> None:
     url = f"{sqlite_service.url}/v1/recordings"
     first = httpx.post(url, files={"file": ("a.wav", wav())})
     assert (first.status_code, first.headers["Location"]) == (202, "/v1/recordings/1")
@@ -121,7 +120,7 @@ def test_status_codes_and_headers_of_an_upload(sqlite_service) -> None:
     assert (again.status_code, again.headers["Location"]) == (200, "/v1/recordings/1")
 
 
-def test_a_local_time_is_in_the_zone_of_its_source(sqlite_service) -> None:
+def test_a_local_time_is_in_the_zone_of_its_source(sqlite_service: Any) -> None:
     client = sqlite_service.client
     client.upload(as_file(wav(seed=1)), source="yard", timezone="Asia/Tokyo")
     sent = client.upload(as_file(wav(seed=2)), source="yard", started_at="2026-01-01T09:00")
@@ -133,7 +132,7 @@ def test_a_local_time_is_in_the_zone_of_its_source(sqlite_service) -> None:
 @pytest.mark.parametrize(
     "name", ["../../../etc/passwd", "/etc/passwd", "C:\\temp\\x.wav", "a\x00b.wav", "..", "%2e%2e"]
 )
-def test_no_name_reaches_the_file_system(sqlite_service, name: str) -> None:
+def test_no_name_reaches_the_file_system(sqlite_service: Any, name: str) -> None:
     before = {path for path in sqlite_service.folder.rglob("*") if path.is_file()}
     sent = sqlite_service.client.upload(as_file(wav()), name=name)
     assert sent.recording.path.startswith("upload:")
@@ -156,7 +155,7 @@ def test_no_name_reaches_the_file_system(sqlite_service, name: str) -> None:
     ],
 )
 def test_what_is_no_recording_is_refused_and_leaves_nothing(
-    sqlite_service, data: bytes, kind: type[SoundpostError], status: int
+    sqlite_service: Any, data: bytes, kind: type[SoundpostError], status: int
 ) -> None:
     with pytest.raises(SoundpostError) as caught:
         sqlite_service.client.upload(as_file(data), name="x.wav")
@@ -170,7 +169,7 @@ def test_what_is_no_recording_is_refused_and_leaves_nothing(
     assert not list(sqlite_service.folder.rglob("objects/*/*/*"))
 
 
-def test_a_kilobyte_that_claims_two_gigabytes_is_refused(sqlite_service) -> None:
+def test_a_kilobyte_that_claims_two_gigabytes_is_refused(sqlite_service: Any) -> None:
     claim = 2 * 1024**3
     head = b"RIFF" + struct.pack("<I", claim + 36) + b"WAVEfmt "
     head += struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16) + b"data"
@@ -181,7 +180,7 @@ def test_a_kilobyte_that_claims_two_gigabytes_is_refused(sqlite_service) -> None
     assert list(sqlite_service.client.recordings()) == []
 
 
-def test_a_recording_cut_short_is_still_taken(sqlite_service) -> None:
+def test_a_recording_cut_short_is_still_taken(sqlite_service: Any) -> None:
     data = wav(4.0)
     assert not sqlite_service.client.upload(as_file(data[: len(data) // 2])).known
 
@@ -194,7 +193,7 @@ def silent_flac(seconds: float) -> bytes:
     return file.getvalue()
 
 
-def test_hours_in_a_few_bytes_are_refused(start_service, sqlite_store: Store) -> None:
+def test_hours_in_a_few_bytes_are_refused(start_service: Any, sqlite_store: Store) -> None:
     limited = start_service(sqlite_store, upload_s=3600.0)
     data = silent_flac(7200)
     assert len(data) < 400_000
@@ -203,7 +202,7 @@ def test_hours_in_a_few_bytes_are_refused(start_service, sqlite_store: Store) ->
     assert "7200 s" in caught.value.detail
 
 
-def test_hours_that_no_header_tells_of_are_counted(start_service, sqlite_store: Store) -> None:
+def test_hours_that_no_header_tells_of_are_counted(start_service: Any, sqlite_store: Store) -> None:
     limited = start_service(sqlite_store, upload_s=600.0)
     data = bytearray(silent_flac(1200))
     # A FLAC header may leave the number of samples open: 36 bits, behind 4 + 4 + 13 bytes.
@@ -213,14 +212,14 @@ def test_hours_that_no_header_tells_of_are_counted(start_service, sqlite_store: 
         limited.client.upload(as_file(bytes(data)), name="long.flac")
 
 
-def test_a_header_that_hides_its_length_passes_where_it_is_short(sqlite_service) -> None:
+def test_a_header_that_hides_its_length_passes_where_it_is_short(sqlite_service: Any) -> None:
     data = bytearray(silent_flac(100))
     data[21] &= 0xF0
     data[22:26] = bytes(4)
     assert sqlite_service.client.upload(as_file(bytes(data))).recording.format == "flac/flac"
 
 
-def test_an_upload_over_the_limit_is_cut_off(start_service, sqlite_store: Store) -> None:
+def test_an_upload_over_the_limit_is_cut_off(start_service: Any, sqlite_store: Store) -> None:
     limited = start_service(sqlite_store, upload_bytes=100_000)
     for data in (wav(5.0), wav(60.0)):
         with pytest.raises(UploadTooLargeError) as caught:
@@ -231,7 +230,7 @@ def test_an_upload_over_the_limit_is_cut_off(start_service, sqlite_store: Store)
 
 
 def test_an_upload_that_does_not_say_its_size_is_cut_off_too(
-    start_service, sqlite_store: Store
+    start_service: Any, sqlite_store: Store
 ) -> None:
     limited = start_service(sqlite_store, upload_bytes=100_000)
     seen = []
@@ -249,7 +248,7 @@ def test_an_upload_that_does_not_say_its_size_is_cut_off_too(
     assert limited.left_behind() == []
 
 
-def test_an_upload_cut_off_in_the_middle_leaves_nothing(sqlite_service) -> None:
+def test_an_upload_cut_off_in_the_middle_leaves_nothing(sqlite_service: Any) -> None:
     where = urlsplit(sqlite_service.url)
     with socket.create_connection((where.hostname, where.port)) as sock:
         sock.sendall(
@@ -277,7 +276,7 @@ def test_an_upload_cut_off_in_the_middle_leaves_nothing(sqlite_service) -> None:
         ),
     ],
 )
-def test_what_is_no_form_is_malformed(sqlite_service, content: bytes, kind: str) -> None:
+def test_what_is_no_form_is_malformed(sqlite_service: Any, content: bytes, kind: str) -> None:
     url = f"{sqlite_service.url}/v1/recordings"
     answer = httpx.post(url, content=content, headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()["code"]) == (400, MalformedRequestError.code)
@@ -296,20 +295,20 @@ def test_what_is_no_form_is_malformed(sqlite_service, content: bytes, kind: str)
         {"colour": "blue"},
     ],
 )
-def test_fields_that_make_no_sense_are_refused(sqlite_service, fields: dict[str, str]) -> None:
+def test_fields_that_make_no_sense_are_refused(sqlite_service: Any, fields: dict[str, str]) -> None:
     url = f"{sqlite_service.url}/v1/recordings"
     answer = httpx.post(url, data=fields, files={"file": ("a.wav", wav())})
     assert (answer.status_code, answer.json()["code"]) == (422, InvalidValueError.code)
     assert sqlite_service.client.sources() == []
 
 
-def test_a_form_without_a_file_says_what_is_missing(sqlite_service) -> None:
+def test_a_form_without_a_file_says_what_is_missing(sqlite_service: Any) -> None:
     answer = httpx.post(f"{sqlite_service.url}/v1/recordings", files={"other": ("a", b"1")})
     assert answer.status_code == 422
     assert answer.json()["faults"][0]["where"] == "body.file"
 
 
-def test_a_full_queue_is_said_before_anything_is_kept(start_service, store: Store) -> None:
+def test_a_full_queue_is_said_before_anything_is_kept(start_service: Any, store: Store) -> None:
     limited = start_service(store, queue_limit=1)
     limited.client.upload(as_file(wav(seed=1)), source="yard")
     with pytest.raises(QueueFullError):
@@ -322,7 +321,7 @@ def test_a_full_queue_is_said_before_anything_is_kept(start_service, store: Stor
     assert limited.client.upload(as_file(wav(seed=2)), source="other").job is not None
 
 
-def test_a_failed_recording_sent_again_is_tried_again(sqlite_service) -> None:
+def test_a_failed_recording_sent_again_is_tried_again(sqlite_service: Any) -> None:
     first = sqlite_service.client.upload(as_file(wav()))
     with sqlite_service.store.session() as session:
         held = jobs.lease(session, first.job.id, "w", 60.0)
@@ -337,7 +336,7 @@ def test_a_failed_recording_sent_again_is_tried_again(sqlite_service) -> None:
 
 
 def test_what_a_killed_service_left_is_removed_at_the_next_start(
-    tmp_path: Path, start_service, sqlite_store: Store
+    tmp_path: Path, start_service: Any, sqlite_store: Store
 ) -> None:
     spool = tmp_path / "home" / "spool"
     spool.mkdir(parents=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
@@ -55,17 +55,11 @@ def create_app(
     log_through_stdlib()
     app.add_middleware(RequestLog, observe=app.state.metrics.observe_request)
     handle_problems(app)
-    app.include_router(_version_1(), prefix="/v1")
-    app.include_router(health.router)
+    for subject in (recordings, audio, search, sources, jobs, models, health):
+        app.include_router(subject.router)
+    app.include_router(search.json_router)
     _complete_document(app)
     return app
-
-
-def _version_1() -> APIRouter:
-    router = APIRouter()
-    for subject in (recordings, audio, search, sources, jobs, models):
-        router.include_router(subject.router)
-    return router
 
 
 @asynccontextmanager

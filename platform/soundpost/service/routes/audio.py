@@ -28,7 +28,7 @@ from soundpost.service.schemas import LARGEST_ID, Seconds
 from soundpost.store import recordings
 from soundpost.store.tables import Recording
 
-router = APIRouter(prefix="/recordings/{recording_id}", tags=["audio"])
+router = APIRouter(prefix="/v1/recordings/{recording_id}", tags=["audio"])
 
 RecordingId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 Start = Annotated[Seconds, Query(description="Seconds from the recording's start.")]

@@ -15,7 +15,7 @@ from soundpost.service.schemas import LARGEST_ID, Job, JobState, Name, Page
 from soundpost.service.views import show_job
 from soundpost.store import jobs, sources
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 JobId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 Kind = Annotated[str | None, Query(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]

@@ -12,7 +12,7 @@ from soundpost.service.schemas import Index, Model
 from soundpost.service.views import show_model
 from soundpost.store import embeddings, models
 
-router = APIRouter(tags=["models"])
+router = APIRouter(prefix="/v1", tags=["models"])
 
 
 class IndexNumbers(Protocol):

@@ -47,7 +47,7 @@ from soundpost.service.schemas import (
 from soundpost.service.views import show_job, show_recording, show_window
 from soundpost.store import embeddings, models, recordings, sources
 
-router = APIRouter(prefix="/recordings", tags=["recordings"])
+router = APIRouter(prefix="/v1/recordings", tags=["recordings"])
 log = logging.getLogger(__name__)
 
 RecordingId = Annotated[int, Path(ge=1, le=LARGEST_ID)]

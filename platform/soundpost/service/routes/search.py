@@ -29,6 +29,7 @@ from soundpost.errors import (
 )
 from soundpost.service.admission import check_example, renamed
 from soundpost.service.forms import Received, form_body
+from soundpost.service.limits import SmallBodyRoute
 from soundpost.service.metrics import Metrics, ServiceMetrics
 from soundpost.service.parts import Parts, ServiceParts
 from soundpost.service.problems import answers
@@ -43,7 +44,9 @@ from soundpost.service.schemas import (
 from soundpost.service.views import show_result
 from soundpost.store import recordings
 
-router = APIRouter(prefix="/search", tags=["search"])
+router = APIRouter(prefix="/v1/search", tags=["search"])
+# Separate: the forms of examples are not read into memory.
+json_router = APIRouter(prefix="/v1/search", tags=["search"], route_class=SmallBodyRoute)
 
 _ERRORS = (
     UnknownSourceError,
@@ -54,10 +57,9 @@ _ERRORS = (
     SearchTimeoutError,
 )
 _BODY_ERRORS = (MalformedRequestError, UploadTooLargeError)
-_JSON_BYTES = 64 * 1024
 
 
-@router.post("/text", responses=answers(*_ERRORS, *_BODY_ERRORS), max_body_size=_JSON_BYTES)
+@json_router.post("/text", responses=answers(*_ERRORS, *_BODY_ERRORS))
 async def search_text(
     query: TextQuery, parts: ServiceParts, metrics: ServiceMetrics
 ) -> SearchResult:
@@ -82,7 +84,7 @@ async def search_audio(
     return await _run("audio", work, query, parts, metrics)
 
 
-@router.post(
+@json_router.post(
     "/window",
     responses=answers(
         *_ERRORS,
@@ -94,7 +96,6 @@ async def search_audio(
         NoSamplesError,
         AudioError,
     ),
-    max_body_size=_JSON_BYTES,
 )
 async def search_window(
     query: WindowQuery, parts: ServiceParts, metrics: ServiceMetrics

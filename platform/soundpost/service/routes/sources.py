@@ -13,7 +13,7 @@ from soundpost.service.schemas import LONGEST_NAME, Name, Source
 from soundpost.service.views import show_source
 from soundpost.store import sources
 
-router = APIRouter(prefix="/sources", tags=["sources"])
+router = APIRouter(prefix="/v1/sources", tags=["sources"])
 
 
 @router.get("", responses=answers())
