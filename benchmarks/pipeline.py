@@ -126,7 +126,8 @@ def _worker(env: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _killed_at_the_end(command: list[str], env: dict[str, str]) -> Iterator[None]:
-    process = subprocess.Popen(command, env=env, start_new_session=True)
+    null = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=env, start_new_session=True, stdout=null, stderr=null)
     try:
         yield
     finally:

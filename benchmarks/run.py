@@ -22,6 +22,8 @@ from pathlib import Path
 
 import index as index_benchmark
 import numpy as np
+import pipeline as pipeline_benchmark
+import service as service_benchmark
 import soundfile
 import torch
 from numpy.typing import NDArray
@@ -150,10 +152,7 @@ def encode_rows() -> list[Row]:
 def ingest_rows(data: Path) -> list[Row]:
     """Ingest the esc50 files (or as many seconds of scenes), with every row and vector written."""
     with tempfile.TemporaryDirectory() as folder:
-        files = data / "audio" / "esc50"
-        if not files.is_dir():
-            files = Path(folder) / "scenes"
-            _make_scenes(files, 200)
+        files = _some_files(data, Path(folder))
         warm = _ingest(files, Path(folder) / "warm.db", limit=64)
         summary = _ingest(files, Path(folder) / "all.db")
         del warm
@@ -219,6 +218,63 @@ def search_rows(sizes: Sequence[int], dimension: int) -> list[Row]:
     return rows
 
 
+def broker_rows() -> list[Row]:
+    """Empty tasks through each broker, and what is lost with a killed worker without our table."""
+    return [
+        Row(
+            f"empty tasks, {result.name}",
+            f"{result.tasks_per_s:,.1f} a second",
+            f"{result.lost} of 20 not run within 8 s after a kill, without the table of jobs",
+        )
+        for result in pipeline_benchmark.brokers()
+    ]
+
+
+def worker_rows(data: Path) -> list[Row]:
+    """Audio through one and through two worker processes of one compute thread each."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = _some_files(data, Path(folder))
+        one, two = pipeline_benchmark.scaling(files, 400)
+    factor = two.audio_s_per_s / one.audio_s_per_s
+    return [
+        Row(
+            "1 worker process", f"{one.audio_s_per_s:,.0f} s of audio a second", "400 files of 5 s"
+        ),
+        Row(
+            "2 worker processes",
+            f"{two.audio_s_per_s:,.0f} s of audio a second",
+            f"{factor:.2f} x one; goal: at least 1.6 x",
+        ),
+    ]
+
+
+def service_rows(data: Path) -> list[Row]:
+    """Searches over HTTP, and how long a new recording takes to be found."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = sorted(_some_files(data, Path(folder)).iterdir())[:600]
+        result = service_benchmark.measure(files)
+    idle = {found.what: found for found in result.latencies}["50 clients"]
+    rows = [
+        Row(
+            f"search over HTTP, {found.what}, p50 / p95 / p99",
+            f"{found.p50_ms:.0f} / {found.p95_ms:.0f} / {found.p99_ms:.0f} ms",
+            f"{found.a_second:,.0f} searches a second, p95 {found.p95_ms / idle.p95_ms:.2f} x that of 50 clients",
+        )
+        for found in result.latencies
+    ]
+    p50_s, p95_s = np.quantile(result.searchable_s, [0.5, 0.95])
+    waits = f"p50 {p50_s:.2f} s, p95 {p95_s:.2f} s"
+    return [*rows, Row("from commit to searchable", waits, "20 uploads; goal: p95 below 1 s")]
+
+
+def _some_files(data: Path, folder: Path) -> Path:
+    files = data / "audio" / "esc50"
+    if not files.is_dir():
+        files = folder / "scenes"
+        _make_scenes(files, 600)
+    return files
+
+
 def machine() -> str:
     """Describe what the figures were measured on."""
     name = platform.processor() or platform.machine()
@@ -247,7 +303,7 @@ def sections(path: Path) -> dict[str, str]:
 def main() -> None:
     """Run the chosen benchmarks and put their tables into docs/benchmarks.md."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    names = ("decode", "features", "encode", "ingest", "search")
+    names = ("decode", "features", "encode", "ingest", "search", "brokers", "workers", "service")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks.md"))
@@ -259,6 +315,9 @@ def main() -> None:
         "encode": encode_rows,
         "ingest": lambda: ingest_rows(load_settings().data),
         "search": lambda: search_rows(options.sizes, dimension),
+        "brokers": broker_rows,
+        "workers": lambda: worker_rows(load_settings().data),
+        "service": lambda: service_rows(load_settings().data),
     }
     parts = [
         f"# Benchmarks\n\nWritten by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine()}.\n"
