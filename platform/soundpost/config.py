@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     search_waiting: int = Field(
         default=128, ge=1, description="Searches that may wait in the service for their turn."
     )
+    stretch_timeout_s: float = Field(
+        default=60.0, gt=0, description="How long the service works on one clip or spectrogram."
+    )
 
     @property
     def broker_dir(self) -> Path:

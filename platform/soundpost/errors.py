@@ -447,6 +447,13 @@ class SearchTimeoutError(ServiceError):
     remedy = "Narrow it by source or time, try again, or raise SOUNDPOST_SEARCH_TIMEOUT_S."
 
 
+class StretchTimeoutError(ServiceError):
+    """Cutting or drawing the stretch took too long."""
+
+    code = "stretch-timeout"
+    remedy = "Ask for a shorter stretch, or one nearer to the recording's start."
+
+
 class MalformedRequestError(ServiceError):
     """The request cannot be read."""
 

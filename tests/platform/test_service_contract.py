@@ -36,7 +36,7 @@ from soundpost_indexer.exact import ExactIndex
 
 
 def no_server_error(context: CheckContext, response: Response, case: schemathesis.Case) -> None:
-    """Fail at any 5xx but one: a search may be given no time at all, and is told so."""
+    """Fail at any 5xx but one: a search may be given no time at all, and says so."""
     if response.status_code >= 500:
         assert response.json()["code"] == "search-timeout", response.text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from soundpost.errors import (
     InvalidValueError,
     NoSamplesError,
     RangeNotSatisfiableError,
+    StretchTimeoutError,
     UnknownRecordingError,
 )
 
@@ -203,3 +205,17 @@ def test_a_copied_recording_needs_no_file(sqlite_service: Any, tmp_path: Path) -
     assert sqlite_service.client.audio(known) == data
     cut, _ = soundfile.read(io.BytesIO(sqlite_service.client.clip(known, 0.5, 1.0)))
     np.testing.assert_array_equal(cut, noise(2.0)[RATE_HZ // 2 : RATE_HZ])
+
+
+def test_a_stretch_that_takes_too_long_is_answered_in_time(
+    start_service: Any, sqlite_store: Any
+) -> None:
+    service = start_service(sqlite_store, stretch_timeout_s=1e-6)
+    known = service.fill(noise=noise(20.0))["noise"]
+    for ask in (service.client.clip, service.client.spectrogram):
+        with pytest.raises(StretchTimeoutError):
+            ask(known)
+    deadline = time.monotonic() + 20
+    while service.left_behind() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert service.left_behind() == []

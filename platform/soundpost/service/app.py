@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from soundpost import __version__
 from soundpost.archive.index import SearchIndex
 from soundpost.config import Settings
+from soundpost.errors import SearchTimeoutError, StretchTimeoutError
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.service.lag import LagClock
@@ -21,8 +22,8 @@ from soundpost.service.metrics import Metrics
 from soundpost.service.parts import Parts
 from soundpost.service.problems import add_to_document, handle_problems
 from soundpost.service.routes import audio, health, jobs, models, recordings, search, sources
-from soundpost.service.searches import SearchPool
 from soundpost.service.spool import Spool
+from soundpost.service.work import WorkPool
 from soundpost.store.files import AudioFiles
 from soundpost.store.session import Store
 
@@ -40,9 +41,19 @@ def create_app(
     objects: AudioFiles,
 ) -> FastAPI:
     """Make the application. Nothing is opened here: what it is handed is its caller's to close."""
-    searches = SearchPool(settings.search_threads, settings.search_waiting)
-    spool = Spool(settings.spool_dir)
-    parts = Parts(settings, store, index, encoder, queue, objects, spool, searches, LagClock())
+    threads, waiting = settings.search_threads, settings.search_waiting
+    parts = Parts(
+        settings=settings,
+        store=store,
+        index=index,
+        encoder=encoder,
+        queue=queue,
+        objects=objects,
+        spool=Spool(settings.spool_dir),
+        searches=WorkPool("search", threads, waiting, SearchTimeoutError),
+        stretches=WorkPool("stretch", threads, waiting, StretchTimeoutError),
+        lag=LagClock(),
+    )
     app = FastAPI(
         title="Soundpost",
         version=__version__,
@@ -68,6 +79,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(parts.spool.clear)
     yield
     parts.searches.close()
+    parts.stretches.close()
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -60,10 +60,8 @@ def send_ranges(path: Path, request: Request, etag: str, kind: str) -> Response:
     return _stream(file, first, end, 206 if part else 200, headers, kind)
 
 
-def send_once(path: Path, name: str, kind: str) -> Response:
-    """Send a file under a name and remove it: on disk it is gone before the first byte leaves."""
-    file = path.open("rb", buffering=0)
-    path.unlink()
+def send_once(file: BinaryIO, name: str, kind: str) -> Response:
+    """Send an open file under a name, and close it."""
     size = os.fstat(file.fileno()).st_size
     headers = {"Content-Length": str(size), "Content-Disposition": f'inline; filename="{name}"'}
     return _stream(file, 0, size, 200, headers, kind)

@@ -13,8 +13,8 @@ from soundpost.config import Settings
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.service.lag import LagClock
-from soundpost.service.searches import SearchPool
 from soundpost.service.spool import Spool
+from soundpost.service.work import WorkPool
 from soundpost.store.files import AudioFiles
 from soundpost.store.session import Store
 
@@ -30,7 +30,8 @@ class Parts:
     queue: JobQueue
     objects: AudioFiles
     spool: Spool
-    searches: SearchPool
+    searches: WorkPool
+    stretches: WorkPool
     lag: LagClock
 
 

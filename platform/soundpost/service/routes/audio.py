@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from functools import partial
+from pathlib import Path as FilePath
+from typing import Annotated, Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -12,12 +14,14 @@ from soundpost.audio.spectrogram import SIDE_RANGE_PX, Picture, draw_spectrogram
 from soundpost.errors import (
     AudioError,
     AudioStoreError,
+    BusyError,
     FileChangedError,
     FileMissingError,
     InvalidValueError,
     NoSamplesError,
     NotAudioError,
     RangeNotSatisfiableError,
+    StretchTimeoutError,
     UnknownRecordingError,
     UnreadableFileError,
 )
@@ -43,7 +47,14 @@ _FILE_ERRORS = (
     UnreadableFileError,
     AudioStoreError,
 )
-_DECODE_ERRORS = (*_FILE_ERRORS, NoSamplesError, NotAudioError, AudioError)
+_DECODE_ERRORS = (
+    *_FILE_ERRORS,
+    NoSamplesError,
+    NotAudioError,
+    AudioError,
+    BusyError,
+    StretchTimeoutError,
+)
 
 
 def _binary(*kinds: str) -> dict[str, Any]:
@@ -76,7 +87,7 @@ def get_audio(recording_id: RecordingId, request: Request, parts: ServiceParts) 
         **answers(*_DECODE_ERRORS),
     },
 )
-def get_clip(
+async def get_clip(
     recording_id: RecordingId,
     parts: ServiceParts,
     start_s: Start = 0.0,
@@ -84,17 +95,10 @@ def get_clip(
     format: Annotated[Literal["wav", "opus"], Query()] = "wav",
 ) -> Response:
     """Cut a stretch: wav is exact to the sample at the recording's rate, opus is for listening."""
-    recording = _find(parts, recording_id)
-    end_s = _checked_end_s(parts, recording, start_s, end_s)
-    path = parts.objects.open_local(recording)
-    with parts.spool.file() as (made, _):
-        out = made.with_suffix(f".{format}")
-        try:
-            write_clip(path, out, start_s, end_s)
-            name = f"recording-{recording.id}-{start_s:g}-{end_s:g}.{format}"
-            return send_once(out, name, _CLIP_TYPES[format])
-        finally:
-            out.unlink(missing_ok=True)
+    work = partial(_cut, recording_id, parts, start_s, end_s, format)
+    timeout_s = parts.settings.stretch_timeout_s
+    file, name = await parts.stretches.run(work, timeout_s, discard=lambda made: made[0].close())
+    return send_once(file, name, _CLIP_TYPES[format])
 
 
 @router.get(
@@ -105,7 +109,7 @@ def get_clip(
         **answers(*_DECODE_ERRORS),
     },
 )
-def get_spectrogram(
+async def get_spectrogram(
     recording_id: RecordingId,
     parts: ServiceParts,
     start_s: Start = 0.0,
@@ -117,12 +121,41 @@ def get_spectrogram(
 ) -> Response:
     """Draw a stretch: time to the right, frequency upwards on a logarithmic axis, dBFS as light."""
     picture = Picture(width, height, floor_dbfs, ceiling_dbfs)
+    work = partial(_draw, recording_id, parts, start_s, end_s, picture)
+    png = await parts.stretches.run(work, parts.settings.stretch_timeout_s)
+    return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+
+def _cut(
+    recording_id: int, parts: Parts, start_s: float, end_s: float | None, suffix: str
+) -> tuple[BinaryIO, str]:
+    """Return a clip, open and without a name on disk, and the name to send it under."""
+    path, end_s = _stretch(recording_id, parts, start_s, end_s)
+    with parts.spool.file() as (made, _):
+        out = made.with_suffix(f".{suffix}")
+        try:
+            write_clip(path, out, start_s, end_s)
+            name = f"recording-{recording_id}-{start_s:g}-{end_s:g}.{suffix}"
+            return out.open("rb", buffering=0), name
+        finally:
+            out.unlink(missing_ok=True)
+
+
+def _draw(
+    recording_id: int, parts: Parts, start_s: float, end_s: float | None, picture: Picture
+) -> bytes:
     picture.check()
+    path, end_s = _stretch(recording_id, parts, start_s, end_s)
+    return draw_spectrogram(path, start_s, end_s, picture)
+
+
+def _stretch(
+    recording_id: int, parts: Parts, start_s: float, end_s: float | None
+) -> tuple[FilePath, float]:
+    """Return the file of a recording and where a stretch of it ends."""
     recording = _find(parts, recording_id)
     end_s = _checked_end_s(parts, recording, start_s, end_s)
-    path = parts.objects.open_local(recording)
-    png = draw_spectrogram(path, start_s, end_s, picture)
-    return Response(png, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+    return parts.objects.open_local(recording), end_s
 
 
 def _find(parts: Parts, recording_id: int) -> Recording:
