@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from soundpost.models.encoder_process import EncoderProcess
     from soundpost.store.tables import EncoderModel
 
-DEFAULT_PORT = 8765
+DEFAULT_PORT = 8780
 _GRACE_S = 10
 # How often to ask whether a new model has come to serve.
 _LOOK_S = 2.0
@@ -44,8 +44,10 @@ def serve_command(
     import uvicorn
 
     from soundpost.service.app import create_app
+    from soundpost.service.logs import configure_logs
     from soundpost_indexer.follow import LiveIndex
 
+    configure_logs()
     with open_workspace() as workspace, _encoder(workspace) as (encoder, model_id):
         settings, store = workspace.settings, workspace.store
         with LiveIndex(settings, store, model_id) as index:
