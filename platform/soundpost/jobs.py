@@ -23,12 +23,14 @@ from soundpost.store.jobs import BACKFILL, LIVE, NewJob, ToSend
 from soundpost.store.session import after_commit
 from soundpost.store.tables import Job, utc_now
 
-__all__ = ["BACKFILL", "EMBED", "INDEX", "LIVE", "QUEUES", "JobQueue", "NoSender", "Sender"]
+__all__ = ["BACKFILL", "LIVE", "JobQueue", "NoSender", "Sender"]
 
 EMBED, INDEX, WATCH, EXPLAIN = "embed", "index", "watch", "explain"
 NOTIFY, HOUSEKEEPING = "notify", "housekeeping"
 QUEUES = (EMBED, INDEX, WATCH, EXPLAIN, NOTIFY, HOUSEKEEPING)
 RECONCILE_TASK = "soundpost.reconcile"
+# A kind of its own in the queue of embedding: only a worker with a model can tell what it lacks.
+REEMBED = "reembed"
 
 # Many recordings end within such a time, and one look is enough for all of them.
 INDEX_PAUSE_S = 5.0
@@ -138,6 +140,11 @@ class JobQueue:
         due_at = utc_now() + timedelta(seconds=INDEX_PAUSE_S)
         key, payload = f"{INDEX}:{model_id}", {"model": model_id}
         return self.add(session, NewJob(INDEX, key, INDEX, payload, due_at=due_at))
+
+    def reembed(self, session: Session) -> Job:
+        """Ask a worker to look for recordings that its model has not embedded yet."""
+        new = NewJob(REEMBED, REEMBED, EMBED, priority=BACKFILL, max_attempts=20)
+        return self.add(session, new)
 
     def retry(self, session: Session, job_id: int) -> Job:
         """Queue a failed or cancelled job again. Raises UnknownJobError and JobStateError."""

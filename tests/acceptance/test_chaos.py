@@ -240,7 +240,7 @@ class Chaos(threading.Thread):
 
     def run(self) -> None:
         for _ in range(KILLS):
-            time.sleep(self._random.uniform(0.2, 2.5))
+            time.sleep(self._random.uniform(0.1, 1.5))
             victim = self._random.choice(self._victims)
             victim.kill()
             time.sleep(self._random.uniform(0.0, 0.6))

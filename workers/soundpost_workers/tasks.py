@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import worker_ready, worker_shutting_down
 
 from soundpost.config import load_settings
-from soundpost.jobs import EMBED, INDEX, RECONCILE_TASK, JobQueue, task_name
+from soundpost.jobs import EMBED, INDEX, RECONCILE_TASK, REEMBED, JobQueue, task_name
 from soundpost.store.session import Store, open_store
 from soundpost_workers.app import app
 from soundpost_workers.reconcile import reconcile
@@ -70,6 +70,14 @@ def embed_task(job_id: int) -> None:
     embed(tools_of_process(os.getpid()), job_id, _stopping)
 
 
+@app.task(name=task_name(REEMBED))  # type: ignore[untyped-decorator]  # Celery publishes no types
+def reembed_task(job_id: int) -> None:
+    """Look for recordings that this worker's model has not embedded yet."""
+    from soundpost_workers.reembed import reembed
+
+    reembed(tools_of_process(os.getpid()), job_id)
+
+
 @app.task(name=task_name(INDEX))  # type: ignore[untyped-decorator]  # Celery publishes no types
 def index_task(job_id: int) -> None:
     """Seal an index if that is due."""
@@ -87,9 +95,11 @@ def reconcile_task() -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery publishes no types
 def reconcile_at_start(**_: Any) -> None:
-    """Look after the jobs once, before the first interval is over."""
+    """Look after the jobs once, and have a worker's model loaded and asked what it lacks."""
     store = open_store(load_settings().resolved_database_url)
     try:
+        with store.session() as session:
+            job_queue().reembed(session)
         reconcile(store, job_queue(), load_settings())
     finally:
         store.close()
