@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
 
+from soundpost.archive.discover import Origin
 from soundpost.archive.recorder_names import Moment, moment_from_name
 from soundpost.audio.recording import Remark
 from soundpost.errors import InvalidValueError
@@ -77,6 +79,7 @@ class Plan:
     model_id: int | None
     hop_s: float
     timing: Timing
+    origins: Mapping[Path, Origin] = field(default_factory=dict)
 
 
 class Workload:
