@@ -12,7 +12,15 @@ from pydantic import ValidationError
 
 from soundpost.errors import InvalidValueError, SoundpostError
 from soundpost_ui import terminal
-from soundpost_ui.commands import demo, doctor, ingest, recordings, search
+from soundpost_ui.commands import (
+    demo,
+    doctor,
+    ingest,
+    listen,
+    recordings,
+    search,
+    watch_folder,
+)
 from soundpost_ui.workspace import platform_needed
 
 # What sysexits.h calls an internal software error.
@@ -25,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Settings are environment variables SOUNDPOST_*; soundpost doctor shows them.",
 )
-for module in (ingest, search, recordings, doctor, demo):
+for module in (ingest, watch_folder, listen, search, recordings, doctor, demo):
     module.register(app)
 
 

@@ -11,6 +11,7 @@ from soundpost.config import Settings, load_settings
 from soundpost.errors import MissingExtraError, SchemaError, SoundpostError, StoreError
 
 if TYPE_CHECKING:
+    from soundpost.jobs import JobQueue
     from soundpost.models.encoder import AudioTextEncoder
     from soundpost.store.files import AudioFiles
     from soundpost.store.session import Store
@@ -72,6 +73,13 @@ class Workspace:
 
         return AudioFiles(self.settings.resolved_objects_url)
 
+    @cached_property
+    def queue(self) -> JobQueue:
+        """Where recordings are queued for workers."""
+        from soundpost.jobs import JobQueue, NoSender
+
+        return JobQueue(NoSender())
+
     def _upgrade(self, store: Store, url: str) -> None:
         from soundpost_migrations.upgrade import upgrade
 
@@ -106,7 +114,7 @@ def open_workspace(settings: Settings | None = None) -> Iterator[Workspace]:
 # What the extras install, by the names they are imported under.
 _EXTRA_MODULES = frozenset(
     {"alembic", "av", "faiss", "numpy", "obstore", "psycopg", "safetensors", "soundfile"}
-    | {"soxr", "sqlalchemy", "torch", "transformers"}
+    | {"soxr", "sqlalchemy", "torch", "transformers", "watchfiles"}
 )
 
 
