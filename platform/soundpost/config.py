@@ -114,9 +114,19 @@ class Settings(BaseSettings):
         return self.objects_url or (self.home / "objects").resolve().as_uri()
 
     @property
-    def spool_dir(self) -> Path:
+    def requests_dir(self) -> Path:
         """Folder of files that live as long as a request: uploads on their way in, clips out."""
+        return self.home / "requests"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Folder of live recordings on their way into the archive, one a source."""
         return self.home / "spool"
+
+    @property
+    def fetch_dir(self) -> Path:
+        """Folder of what is fetched from object stores, while it is embedded."""
+        return self.home / "fetch"
 
     @property
     def index_dir(self) -> Path:

@@ -6,7 +6,7 @@ returned by the service, and never changes its meaning.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class SoundpostError(Exception):
@@ -272,6 +272,13 @@ class FolderLostError(SoundpostError):
     remedy = "Mount it or make it again; it is looked through as soon as it is there."
 
 
+class RemoteStoreError(SoundpostError):
+    """The object store cannot be read."""
+
+    code = "remote-store"
+    remedy = "Check the address, the credentials and the network, then give the command again."
+
+
 class StreamError(SoundpostError):
     """The stream cannot be heard."""
 
@@ -498,6 +505,16 @@ def error_class(code: str) -> type[SoundpostError] | None:
             return kind
         kinds.extend(kind.__subclasses__())
     return None
+
+
+AnyError = TypeVar("AnyError", bound=SoundpostError)
+
+
+def about(error: AnyError, value: object) -> AnyError:
+    """Return the same error about another name of the thing that it is about."""
+    other = type(error)(value, error.detail)
+    other.__cause__ = error
+    return other
 
 
 def describe(error: SoundpostError) -> str:

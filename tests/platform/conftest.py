@@ -157,7 +157,7 @@ class RunningService:
 
     def left_behind(self) -> list[Path]:
         """The temporary files that are there now."""
-        folder = self.settings.spool_dir
+        folder = self.settings.requests_dir
         return sorted(folder.iterdir()) if folder.exists() else []
 
 

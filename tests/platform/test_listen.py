@@ -449,7 +449,9 @@ def test_a_target_is_shown_without_secrets(text: str, shown: str) -> None:
     assert LiveTarget.parse(text).shown == shown
 
 
-@pytest.mark.parametrize("text", ["", "ftp://u:secret@host/x", "no such file.wav", "hw:1"])
+@pytest.mark.parametrize(
+    "text", ["", "ftp://u:secret@host/x", "no such file.wav", "hw:1", "http:", "rtsp://"]
+)
 def test_what_cannot_be_listened_to_is_refused(text: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         LiveTarget.parse(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,13 +13,15 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import boto3
 import numpy as np
 import pytest
 import soundfile
+from moto.server import ThreadedMotoServer
 from rich.text import Text
 
 from soundpost.archive.search import MIN_SCORE
-from soundpost.archive.summary import Progress
+from soundpost.archive.summary import Finding, Progress, Summary
 from soundpost.config import load_settings
 from soundpost.errors import InvalidValueError
 from soundpost.store.session import SCHEMA_REVISION
@@ -75,6 +79,8 @@ def test_help_lists_every_command(soundpost: Callable[..., Told]) -> None:
     told = soundpost("--help")
     assert told.code == 0
     for name in ("ingest", "search", "similar", "clip", "recordings", "sources", "models"):
+        assert name in told.out
+    for name in ("watch-folder", "listen"):
         assert name in told.out
     for name in ("delete", "index", "doctor", "upgrade", "demo"):
         assert name in told.out
@@ -372,3 +378,99 @@ def test_real_clips_are_chosen_evenly_and_always_the_same(tmp_path: Path) -> Non
     labels = [path.parent.name for path in chosen]
     assert labels.count("dog") == labels.count("rain") == 10
     assert tmp_path / "audio" / "one.opus" in chosen
+
+
+# --- ways in ----------------------------------------------------------------------------------
+
+
+def test_listening_to_a_file_queues_its_segments_with_their_times(
+    soundpost: Callable[..., Told], tone: Path, tmp_path: Path
+) -> None:
+    told = soundpost("listen", tone, "--source", "mic 3/b", "--segment-s", "2")
+    assert told.code == 0
+    assert told.out == "3 recordings, 0:05 in all, over 1 connection.\n"
+    assert "Listening to file://" in told.err
+    assert "info: listening stream=file://" in told.err
+    rows = json.loads(soundpost("recordings", "--json").out)["recordings"]
+    assert [row["status"] for row in rows] == ["queued"] * 3
+    moments = [datetime.fromisoformat(row["started_at"]) for row in rows]
+    assert (moments[1] - moments[0]).total_seconds() == 2.0
+    assert list((tmp_path / "home" / "spool").rglob("*.flac*")) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("listen", "nowhere", "--source", "mic"), "invalid-value"),
+        (("listen", "http://u:secret@[x/", "--source", "mic"), "invalid-value"),
+        (("watch-folder", "nowhere", "--source", "mic"), "path-not-found"),
+        (("ingest", "s3:///x"), "invalid-value"),
+    ],
+)
+def test_a_way_in_that_leads_nowhere_is_refused_at_once(
+    soundpost: Callable[..., Told], args: tuple[str, ...], code: str
+) -> None:
+    told = soundpost(*args)
+    assert told.code == 2
+    assert f"[{code}]" in told.err
+    assert "secret" not in told.err
+
+
+def test_a_source_that_cannot_be_is_refused_before_listening(
+    soundpost: Callable[..., Told], tone: Path
+) -> None:
+    told = soundpost("listen", tone, "--source", " ")
+    assert told.code == 2
+    assert "[invalid-value]" in told.err
+
+
+def test_what_is_logged_is_a_line_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.showing_logs():
+        facts = {"stream": "rtsp://cam/\x1b", "retry_s": 0.51234, "reason": "no route"}
+        logging.getLogger("soundpost.audio").warning("the stream was lost", extra=facts)
+    logging.getLogger("soundpost.audio").warning("after the command")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        'warning: the stream was lost stream=rtsp://cam/\\x1b retry_s=0.512 reason="no route"'
+    )
+
+
+def test_a_part_of_an_ingest_shows_how_far_everything_is() -> None:
+    part = Progress(2, 10, 60.0, 300.0, 1, 5.0)
+    before = Summary(files=10, ingested=9, audio_s=300.0, wall_s=20.0)
+    before.failed.append(Finding("x", "not-audio", "", ""))
+    assert part.after(before, 40) == Progress(12, 40, 360.0, 1200.0, 2, 25.0)
+    assert part.after(Summary(), 10) == part
+
+
+def test_a_bucket_is_ingested_beside_files(
+    soundpost: Callable[..., Told], tone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        secrets = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        where = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true"}
+        for name, value in (secrets | where).items():
+            monkeypatch.setenv(name, value)
+        client: Any = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        client.create_bucket(Bucket="field-site")
+        for name in ("a/20260316_043000.wav", "a/b.wav", "a/readme.md"):
+            wave = io.BytesIO()
+            soundfile.write(wave, np.zeros(9_000) + len(name) / 100, 8_000, format="WAV")
+            client.put_object(Bucket="field-site", Key=name, Body=wave.getvalue())
+        told = soundpost("ingest", tone, "s3://field-site/a", "--time-from-name", "--json")
+        summary = json.loads(told.out)
+        assert (summary["files"], summary["ingested"]) == (3, 3)
+        again = soundpost("ingest", "s3://field-site/a", "--time-from-name")
+        assert again.out.startswith("2 files: 0 ingested, 2 already there")
+    finally:
+        server.stop()
+    listed = soundpost("recordings", "--json").out
+    paths = {row["path"]: row["started_at"] for row in json.loads(listed)["recordings"]}
+    assert paths["s3://field-site/a/20260316_043000.wav"] == "2026-03-16T04:30:00+00:00"
+    hit = soundpost("search", "440 hz", "--json")
+    assert hit.code == 0
+    told = soundpost("doctor", "--files")
+    assert "file-missing" not in told.out + told.err

@@ -12,7 +12,19 @@ from pydantic import ValidationError
 
 from soundpost.errors import InvalidValueError, SoundpostError
 from soundpost_ui import terminal
-from soundpost_ui.commands import demo, doctor, index, ingest, jobs, recordings, search, serve, up
+from soundpost_ui.commands import (
+    demo,
+    doctor,
+    index,
+    ingest,
+    jobs,
+    listen,
+    recordings,
+    search,
+    serve,
+    up,
+    watch_folder,
+)
 from soundpost_ui.workspace import platform_needed
 
 # What sysexits.h calls an internal software error.
@@ -25,7 +37,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Settings are environment variables SOUNDPOST_*; soundpost doctor shows them.",
 )
-for module in (ingest, search, recordings, jobs, index, up, serve, doctor, demo):
+COMMANDS = (
+    ingest,
+    watch_folder,
+    listen,
+    search,
+    recordings,
+    jobs,
+    index,
+    up,
+    serve,
+    doctor,
+    demo,
+)
+for module in COMMANDS:
     module.register(app)
 
 

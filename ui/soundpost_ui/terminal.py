@@ -6,8 +6,10 @@ Results go to stdout; errors, progress and hints go to stderr, so that a pipe ge
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,41 @@ def say(text: str | Text = "") -> None:
 def hint(text: str | Text) -> None:
     """Print one line for a person, beside the result."""
     err().print(text)
+
+
+@contextmanager
+def showing_logs() -> Iterator[None]:
+    """Print what Soundpost logs beside the result, a line each, for the length of a command."""
+    handler, logger = _LogLines(), logging.getLogger("soundpost")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _LogLines(logging.Handler):
+    """Writes time, level, message and what is known beside it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        known = {key: value for key, value in vars(record).items() if key not in _OF_EVERY_RECORD}
+        facts = "".join(f" {key}={_fact(value)}" for key, value in known.items())
+        moment = datetime.fromtimestamp(record.created).astimezone()
+        line = f"{moment:%H:%M:%S} {record.levelname.lower()}: {record.getMessage()}{facts}"
+        if record.exc_info:
+            line += "\n" + logging.Formatter().formatException(record.exc_info)
+        hint(printable(line))
+
+
+_OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def _fact(value: object) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f'"{text}"' if " " in text else text
 
 
 def print_json(document: Any) -> None:

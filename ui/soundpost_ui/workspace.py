@@ -127,7 +127,7 @@ _EXTRA_MODULES = frozenset(
         "safetensors",
         "soundfile",
     }
-    | {"soxr", "sqlalchemy", "torch", "transformers"}
+    | {"soxr", "sqlalchemy", "torch", "transformers", "watchfiles", "fastapi", "uvicorn"}
 )
 
 

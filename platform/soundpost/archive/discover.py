@@ -25,19 +25,30 @@ _SIDECAR_PREFIX = "._"
 _NAMED_SUFFIXES = 3
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a file was fetched from: its URL, and when it was changed there; its hash is known."""
+
+    url: str
+    modified_ns: int
+    sha256: str
+
+
 @dataclass
 class Discovery:
     """What was found below some paths.
 
     files: absolute, unique, in the order of the arguments and sorted within a folder.
     not_audio: files without an audio suffix, and trash folders. left_out: files that the pattern
-    does not match. unreadable: folders that could not be listed.
+    does not match. unreadable: folders that could not be listed. origins: where
+    files were fetched from that are not kept, but copied.
     """
 
     files: list[Path] = field(default_factory=list)
     not_audio: list[Path] = field(default_factory=list)
     left_out: list[Path] = field(default_factory=list)
     unreadable: list[Path] = field(default_factory=list)
+    origins: dict[Path, Origin] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

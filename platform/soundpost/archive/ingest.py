@@ -100,7 +100,7 @@ class _Run:
             source = source_of(session, self._found, options, self._summary)
             model = models.ensure(session, self._encoder.spec)
             hop_s = self._encoder.spec.hop_s
-            return Plan(source.id, model.id, hop_s, options.timing, options.noted_as), model.id
+            return Plan(source.id, model.id, hop_s, options.timing, self._found.origins), model.id
 
     @contextmanager
     def _triaging(self, jobs: Feed[Job]) -> Iterator[Future[None]]:

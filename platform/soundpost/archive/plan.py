@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
 
+from soundpost.archive.discover import Origin
 from soundpost.archive.recorder_names import Moment, moment_from_name
 from soundpost.audio.recording import Remark
 from soundpost.errors import InvalidValueError
@@ -43,8 +45,7 @@ class Timing:
 class IngestOptions:
     """What an ingest may be told.
 
-    timezone is the one a new source gets, and where none is stated in a name or time. noted_as is
-    kept as the path of a single file that is only here for a while, and is copied. threads
+    timezone is the one a new source gets, and where none is stated in a name or time. threads
     prepare audio beside the encoder; 0 takes half the cores, but two. A transaction holds at most
     chunk_windows windows and is committed after chunk_s seconds at the latest.
     """
@@ -53,7 +54,6 @@ class IngestOptions:
     timezone: str | None = None
     timing: Timing = field(default_factory=Timing)
     copy: bool = False
-    noted_as: str | None = None
     batch_size: int = 16
     threads: int = 0
     chunk_windows: int = 512
@@ -66,8 +66,6 @@ class IngestOptions:
         if self.timing.started_at is not None and files > 1:
             detail = f"it is the start of one recording, and there are {files} files"
             raise InvalidValueError("--started-at", detail)
-        if self.noted_as is not None and (files > 1 or not self.copy):
-            raise InvalidValueError(self.noted_as, "a noted path is for one file that is copied")
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,7 @@ class Plan:
     model_id: int | None
     hop_s: float
     timing: Timing
-    noted_as: str | None = None
-
-    def path_of(self, path: Path) -> str:
-        """Return what is kept as the path of a file."""
-        return str(path) if self.noted_as is None else self.noted_as
+    origins: Mapping[Path, Origin] = field(default_factory=dict)
 
 
 class Workload:

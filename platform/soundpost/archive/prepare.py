@@ -20,7 +20,7 @@ from soundpost.archive.relay import Feed, Relay, StoppedError, Stopwatch
 from soundpost.audio.acoustics import measure
 from soundpost.audio.decode import AudioStream, Remark, open_audio
 from soundpost.audio.windows import WindowCut, cut_windows, resample
-from soundpost.errors import AudioError, DecodeError, TooShortError
+from soundpost.errors import AudioError, DecodeError, TooShortError, about
 from soundpost.models.encoder import EncoderSpec
 
 FloatArray = NDArray[np.float32]
@@ -36,13 +36,15 @@ _PATIENCE_S = 0.25
 class Job:
     """A recording to embed; `skip` windows of it are in the database already.
 
-    notes: what is to be said of it beside what decoding finds.
+    notes: what is to be said of it beside what decoding finds. name: what it is called in errors
+    if that is not its path.
     """
 
     recording_id: int
     path: Path
     skip: int = 0
     notes: tuple[Remark, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class PreparedEnd:
     windows: int
     remarks: tuple[Remark, ...]
     fault: AudioError | None
+    name: str = ""
 
 
 Prepared = PreparedWindow | PreparedEnd
@@ -198,9 +201,11 @@ class _Reader:
         rate_hz = self._stream.info.sample_rate_hz if self._stream else 1
         remarks = tuple(self._stream.remarks) if self._stream else ()
         job = self._job
-        return PreparedEnd(
-            job.recording_id, job.path, samples / rate_hz, self._windows, remarks + job.notes, fault
-        )
+        name = job.name or str(job.path)
+        if fault is not None and name != str(job.path):
+            fault = about(fault, name)
+        length_s, notes = samples / rate_hz, remarks + job.notes
+        return PreparedEnd(job.recording_id, job.path, length_s, self._windows, notes, fault, name)
 
     def _next(self, cuts: Iterator[WindowCut]) -> WindowCut | None:
         with self._stopwatch.stage("decode"):

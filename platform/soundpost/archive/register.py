@@ -58,7 +58,7 @@ def register(
         source_id = source_of(session, found, options, summary).id
     stopwatch = Stopwatch()
     enqueue = partial(_enqueue, queue, source_id, priority)
-    plan = Plan(source_id, None, 0.0, options.timing, options.noted_as)
+    plan = Plan(source_id, None, 0.0, options.timing, found.origins)
     triage = Triage(store, kept, plan, summary, stopwatch, threading.Lock(), enqueue)
     for group in _groups(found.files):
         queue.check_disk()

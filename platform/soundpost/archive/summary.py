@@ -63,6 +63,22 @@ class Progress:
     failed: int
     elapsed_s: float
 
+    def after(self, before: Summary, files_total: int) -> Progress:
+        """Return how far everything is, of which this is a part that follows others.
+
+        The length of what is still to come is carried on by the number of files.
+        """
+        seen = before.reached + self.files_total
+        length_s = (before.audio_s + self.audio_total_s) * files_total / max(1, seen)
+        return Progress(
+            files_done=before.reached + self.files_done,
+            files_total=files_total,
+            audio_done_s=before.audio_s + self.audio_done_s,
+            audio_total_s=max(length_s, before.audio_s + self.audio_done_s),
+            failed=len(before.failed) + self.failed,
+            elapsed_s=before.wall_s + self.elapsed_s,
+        )
+
     @property
     def audio_hours_per_second(self) -> float:
         """Hours of audio embedded a second so far."""
@@ -75,6 +91,12 @@ class Progress:
             return None
         left = max(0.0, self.audio_total_s - self.audio_done_s)
         return left * self.elapsed_s / self.audio_done_s
+
+
+_COUNTS = (
+    *("files", "ingested", "queued", "duplicate", "moved", "dated", "left_out", "windows"),
+    *("failed", "truncated", "remarked", "not_audio", "audio_s", "wall_s"),
+)
 
 
 @dataclass
@@ -112,6 +134,14 @@ class Summary:
             not_audio=found.not_audio,
             left_out=len(found.left_out),
         )
+
+    def add(self, other: Summary) -> None:
+        """Add what another run did."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for stage, spent_s in other.stages.items():
+            self.stages[stage] = self.stages.get(stage, 0.0) + spent_s
+        self.interrupted |= other.interrupted
 
     @property
     def reached(self) -> int:

@@ -17,13 +17,19 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from soundpost.archive.discover import Discovery
+from soundpost.archive.discover import Discovery, Origin
 from soundpost.archive.plan import IngestOptions, Plan, Workload
 from soundpost.archive.prepare import SHORTEST_S, Job
 from soundpost.archive.relay import StoppedError, Stopwatch
 from soundpost.archive.summary import Finding, Summary
 from soundpost.audio.decode import AudioInfo, probe
-from soundpost.errors import AudioError, DecodeError, SoundpostError, UnreadableFileError
+from soundpost.errors import (
+    AudioError,
+    DecodeError,
+    SoundpostError,
+    UnreadableFileError,
+    about,
+)
 from soundpost.store import recordings, sources, windows
 from soundpost.store.files import AudioFiles, sha256_of
 from soundpost.store.session import Store
@@ -44,6 +50,12 @@ class Examined:
     sha256: str | None = None
     object_key: str | None = None
     fault: AudioError | None = None
+    origin: Origin | None = None
+
+    @property
+    def name(self) -> str:
+        """The path or URL that is kept."""
+        return self.origin.url if self.origin else str(self.path)
 
 
 # Takes part in the transaction that admits a recording.
@@ -104,8 +116,9 @@ class Triage:
 
     def _unchanged(self, paths: Sequence[Path]) -> set[Path]:
         """Return the files that are known under their path and not touched since."""
+        names = [str(path) for path in paths]
         with self._store.reading() as session:
-            known = {row.path: row for row in _finished_at(session, self._plan.model_id, paths)}
+            known = {row.path: row for row in finished_at(session, self._plan.model_id, names)}
         return {path for path in paths if self._is_unchanged(path, known.get(str(path)))}
 
     def _is_unchanged(self, path: Path, known: Recording | None) -> bool:
@@ -123,27 +136,33 @@ class Triage:
         """Find out what a file is; what is wrong with it is in the answer, never raised."""
         if unchanged:
             return Examined(path)
+        origin = self._plan.origins.get(path)
         try:
-            with self._stopwatch.stage("probe"):
-                info = probe(path)
-            state = path.stat()
-            with self._stopwatch.stage("hash"):
-                sha256 = sha256_of(path)
-            key = self._objects.put(path, sha256) if self._objects is not None else None
-            return Examined(path, state.st_size, state.st_mtime_ns, info, sha256, key)
+            return self._read(path, origin)
         except AudioError as error:
-            return Examined(path, fault=error)
+            fault = about(error, origin.url) if origin else error
+            return Examined(path, fault=fault, origin=origin)
         except SoundpostError:
             # The database or the object store is at fault, and every other file would meet it too.
             raise
         except OSError as error:
-            fault: AudioError = UnreadableFileError(path, error.strerror or str(error))
+            fault = UnreadableFileError(path, error.strerror or str(error))
             fault.__cause__ = error
         # One file must never stop a batch, and decoders meet broken ones with errors of any kind.
         except Exception as error:  # noqa: BLE001
             fault = DecodeError(path, f"{type(error).__name__}: {error}")
             fault.__cause__ = error
-        return Examined(path, fault=fault)
+        return Examined(path, fault=fault, origin=origin)
+
+    def _read(self, path: Path, origin: Origin | None) -> Examined:
+        with self._stopwatch.stage("probe"):
+            info = probe(path)
+        state = path.stat()
+        with self._stopwatch.stage("hash"):
+            sha256 = origin.sha256 if origin else sha256_of(path)
+        key = self._objects.put(path, sha256) if self._objects is not None else None
+        modified_ns = origin.modified_ns if origin else state.st_mtime_ns
+        return Examined(path, state.st_size, modified_ns, info, sha256, key, origin=origin)
 
     def _admit_all(self, group: Sequence[Examined]) -> list[tuple[Job | None, Examined]]:
         with self._writing, self._stopwatch.stage("store"), self._store.session() as session:
@@ -164,20 +183,20 @@ class Triage:
         if is_new:
             _forget_unfinished(session, recording)
             self._claimed.add(recording.id)
-            return Job(recording.id, file.path, notes=self._plan.timing.remarks(file.path))
+            notes = self._plan.timing.remarks(file.path)
+            return Job(recording.id, file.path, notes=notes, name=file.name)
         return self._recognise(session, file, recording)
 
     def _refuse(self, session: Session, file: Examined, fault: AudioError) -> None:
-        path = self._plan.path_of(file.path)
-        row = recordings.record_failure(session, self._plan.source_id, path, fault)
-        self._summary.failed.append(Finding.from_error(path, fault, row.id))
+        row = recordings.record_failure(session, self._plan.source_id, file.name, fault)
+        self._summary.failed.append(Finding.from_error(file.name, fault, row.id))
 
     def _new(self, file: Examined, info: AudioInfo, sha256: str) -> recordings.NewRecording:
         moment = self._plan.timing.moment(file.path)
         return recordings.NewRecording(
             source_id=self._plan.source_id,
             sha256=sha256,
-            path=self._plan.path_of(file.path),
+            path=file.name,
             size_bytes=file.size_bytes or 0,
             modified_ns=file.modified_ns or 0,
             object_key=file.object_key,
@@ -196,7 +215,8 @@ class Triage:
             self._claimed.add(known.id)
             if not _is_finished(session, known, self._plan.model_id):
                 done = self._windows_done(session, known)
-                return Job(known.id, file.path, done, self._plan.timing.remarks(file.path))
+                notes = self._plan.timing.remarks(file.path)
+                return Job(known.id, file.path, done, notes, file.name)
         self._summary.moved += moved
         self._summary.duplicate += not moved
         return None
@@ -207,13 +227,12 @@ class Triage:
         return windows.last_complete(session, known.id, self._plan.model_id)
 
     def _relocate(self, session: Session, file: Examined, known: Recording) -> bool:
-        if self._plan.noted_as is not None:
-            return False
-        same = known.path == str(file.path)
-        if not same and Path(known.path).is_file():
+        same = known.path == file.name
+        # An object elsewhere is not looked up: its audio was copied.
+        if not same and ("://" in known.path or Path(known.path).is_file()):
             return False
         size_bytes, modified_ns = file.size_bytes or 0, file.modified_ns or 0
-        recordings.relocate(session, known.id, str(file.path), size_bytes, modified_ns)
+        recordings.relocate(session, known.id, file.name, size_bytes, modified_ns)
         return not same
 
     def _complete(self, session: Session, file: Examined, known: Recording) -> None:
@@ -269,10 +288,9 @@ def _forget_unfinished(session: Session, now: Recording) -> None:
         recordings.remove(session, recording_id)
 
 
-def _finished_at(session: Session, model_id: int | None, paths: Sequence[Path]) -> list[Recording]:
-    statement = select(Recording).where(
-        Recording.path.in_([str(path) for path in paths]), Recording.sha256.is_not(None)
-    )
+def finished_at(session: Session, model_id: int | None, names: Sequence[str]) -> list[Recording]:
+    """Return what is known under paths or URLs and embedded to its end by a model, or by any."""
+    statement = select(Recording).where(Recording.path.in_(names), Recording.sha256.is_not(None))
     rows = session.scalars(statement.order_by(Recording.id))
     return [row for row in rows if _is_finished(session, row, model_id)]
 

@@ -138,7 +138,7 @@ class Writer:
 
     def _settle(self, session: Session, end: PreparedEnd) -> None:
         if end.windows == 0:
-            fault = end.fault or NoSamplesError(end.path)
+            fault = end.fault or NoSamplesError(end.name)
             recordings.mark_failed(session, end.recording_id, fault)
         else:
             recordings.mark_embedded(
@@ -153,11 +153,11 @@ class Writer:
 
     def _count(self, part: _Part) -> None:
         self._summary.windows += len(part.rows)
-        end, path = part.end, str(part.end.path) if part.end else ""
+        end, path = part.end, part.end.name if part.end else ""
         if end is None:
             return
         if end.windows == 0:
-            fault = end.fault or NoSamplesError(end.path)
+            fault = end.fault or NoSamplesError(end.name)
             self._summary.failed.append(Finding.from_error(path, fault, end.recording_id))
             return
         self._summary.ingested += 1

@@ -82,7 +82,7 @@ class LiveTarget:
         kind = kind.lower()
         if colon and kind in _DEVICES:
             return cls._device(text, kind, rest)
-        if "://" in text and kind in _PROTOCOLS:
+        if kind in _PROTOCOLS and _has_a_place(text, kind):
             return cls._stream(text, kind)
         if "://" not in text and Path(text).is_file():
             return cls._stream(Path(text).resolve().as_uri(), "file")
@@ -369,6 +369,14 @@ def to_integers(frame: AudioFrame, *, deep: bool) -> Samples:
         return whole.astype(np.int16)
     shifted: NDArray[np.int32] = whole.astype(np.int32) * np.int32(256)
     return shifted
+
+
+def _has_a_place(url: str, scheme: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return bool(parts.path if scheme == "file" else parts.hostname)
 
 
 def _without_secrets(url: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from soundpost.archive.discover import Discovery
+from soundpost.archive.discover import Discovery, Origin
 from soundpost.archive.plan import IngestOptions, Timing
 from soundpost.archive.recorder_names import Moment, moment_from_text, zone_named
 from soundpost.archive.register import register
@@ -105,10 +105,11 @@ class Admission:
             timezone=self._fields.timezone,
             timing=Timing(started_at=moment),
             copy=True,
-            noted_as=self._noted_as,
         )
         parts = self._parts
-        found = Discovery(files=[self._received.path])
+        path = self._received.path
+        origin = Origin(self._noted_as, path.stat().st_mtime_ns, self._received.sha256)
+        found = Discovery([path], origins={path: origin})
         summary = register(found, options, parts.store, parts.queue, parts.objects, patient=False)
         if summary.failed:
             raise _as_error(summary.failed[0], self._received.name)

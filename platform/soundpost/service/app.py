@@ -49,7 +49,7 @@ def create_app(
         encoder=encoder,
         queue=queue,
         objects=objects,
-        spool=Spool(settings.spool_dir),
+        spool=Spool(settings.requests_dir),
         searches=WorkPool("search", threads, waiting, SearchTimeoutError),
         stretches=WorkPool("stretch", threads, waiting, StretchTimeoutError),
         lag=LagClock(),

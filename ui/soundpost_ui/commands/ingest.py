@@ -21,7 +21,8 @@ from soundpost_ui.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from soundpost.archive.discover import Discovery
     from soundpost.archive.plan import IngestOptions
-    from soundpost.archive.summary import Finding, Summary
+    from soundpost.archive.remote import RemoteListing
+    from soundpost.archive.summary import Finding, Progress, Summary
 
 _SHOWN = 20
 _SHOWN_REMARKS = 3
@@ -36,7 +37,10 @@ def register(app: typer.Typer) -> None:
 def ingest_command(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, or lists of them as @list.txt.", show_default=False),
+        typer.Argument(
+            help="Files, folders, lists of them as @list.txt, or s3://bucket/prefix.",
+            show_default=False,
+        ),
     ] = None,
     from_file: Annotated[
         list[Path] | None, typer.Option(help="A list of paths, one a line.", show_default=False)
@@ -74,21 +78,25 @@ def ingest_command(
     ] = 512,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Bring recordings into the archive: files, folders or lists.
+    """Bring recordings into the archive: files, folders, lists or object stores.
 
     Nothing is copied unless you say --copy, the same content twice is one recording, and an
-    interrupted run goes on where it was when the command is given again.
+    interrupted run goes on where it was when the command is given again. What is in an object
+    store is always copied.
     """
-    found = _discover([*(paths or []), *(f"@{path}" for path in from_file or [])], recursive, glob)
+    named = [*(paths or []), *(f"@{path}" for path in from_file or [])]
+    found, listings = _discover(named, recursive, glob)
     with open_workspace() as workspace:
-        options = _options(workspace, source, timezone, started_at, time_from_name, copy)
+        options = ingest_options(workspace, source, timezone, started_at, time_from_name, copy)
         options = replace(options, chunk_windows=commit_every)
-        options.check(len(found.files))
+        options.check(len(found.files) + sum(len(listing.objects) for listing in listings))
         with stopping_on_signals() as stop:
             if queue:
                 summary = run_register(workspace, found, options, stop)
             else:
                 summary = run_ingest(workspace, found, options, stop, quiet=as_json)
+            for listing in listings:
+                summary.add(_run_remote(workspace, listing, options, stop, as_json, queue))
     if as_json:
         terminal.print_json(summary.to_document())
     else:
@@ -133,10 +141,53 @@ def run_register(
     return register(found, options, store, jobs, workspace.objects, priority=BACKFILL, stop=stop)
 
 
+def _run_remote(
+    workspace: Workspace,
+    listing: RemoteListing,
+    options: IngestOptions,
+    stop: threading.Event,
+    quiet: bool,
+    queue: bool,
+) -> Summary:
+    """Ingest objects with a progress bar, or queue them, copying them either way."""
+    from soundpost.archive.ingest import ingest
+    from soundpost.archive.remote import ingest_remote
+    from soundpost_indexer.build import seal_if_due
+
+    store, objects = workspace.store, workspace.objects
+    copying, total = replace(options, copy=True), len(listing.objects)
+    with showing_progress(quiet) as progress:
+
+        def admit(found: Discovery, before: Summary) -> Summary:
+            if queue:
+                return run_register(workspace, found, copying, stop)
+            encoder = workspace.encoder
+
+            def report(part: Progress) -> None:
+                progress(part.after(before, total))
+
+            return ingest(found, copying, store, encoder, None, objects, report, stop)
+
+        summary = ingest_remote(
+            listing,
+            options.source,
+            store,
+            admit,
+            workspace.settings.fetch_dir,
+            model_id=None if queue else workspace.model_id,
+            timing=options.timing,
+            stop=stop,
+        )
+    if not summary.interrupted and not queue:
+        seal_if_due(workspace.settings, store, workspace.model_id)
+    return summary
+
+
+_STOPPING = "Stopping; what is embedded is being written."
+
+
 @contextmanager
-def stopping_on_signals(
-    notice: str = "Stopping; what is embedded is being written. Again to end at once.",
-) -> Iterator[threading.Event]:
+def stopping_on_signals(said: str = _STOPPING) -> Iterator[threading.Event]:
     """Give an event that the first Ctrl-C or termination sets; the second one ends at once."""
     stop = threading.Event()
 
@@ -144,7 +195,7 @@ def stopping_on_signals(
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        terminal.hint(notice)
+        terminal.hint(f"{said} Again to end at once.")
 
     previous = {number: signal.signal(number, request) for number in _SIGNALS}
     try:
@@ -178,9 +229,9 @@ def print_summary(summary: Summary) -> None:
 
 
 def _headline(summary: Summary) -> str:
-    parts = [f"{summary.ingested:,} ingested", f"{summary.duplicate:,} already there"]
-    if summary.queued:
-        parts[0] = f"{summary.queued:,} queued"
+    parts = [f"{summary.ingested:,} ingested"] * bool(summary.ingested or not summary.queued)
+    parts += [f"{summary.queued:,} queued"] * bool(summary.queued)
+    parts += [f"{summary.duplicate:,} already there"]
     parts += [f"{summary.moved:,} moved"] * bool(summary.moved)
     parts += [f"{summary.dated:,} given their time"] * bool(summary.dated)
     parts += [f"{len(summary.failed):,} failed"]
@@ -209,13 +260,20 @@ def _print_findings(title: str, findings: Sequence[Finding], shown: int = _SHOWN
         terminal.say(f"  Remedy for {code}: {remedy}")
 
 
-def _discover(paths: list[str], recursive: bool, glob: str | None) -> Discovery:
-    from soundpost.archive.discover import Selection, find_files
+def _discover(
+    paths: list[str], recursive: bool, glob: str | None
+) -> tuple[Discovery, list[RemoteListing]]:
+    from soundpost.archive.discover import Discovery, Selection, find_files
+    from soundpost.archive.remote import find_remote, is_remote
 
-    return find_files(paths, Selection(recursive, glob))
+    selection = Selection(recursive, glob)
+    remote = [path for path in paths if is_remote(path)]
+    local = [path for path in paths if not is_remote(path)]
+    found = find_files(local, selection) if local or not remote else Discovery()
+    return found, [find_remote(url, selection) for url in remote]
 
 
-def _options(
+def ingest_options(
     workspace: Workspace,
     source: str,
     timezone: str | None,
@@ -223,6 +281,7 @@ def _options(
     time_from_name: bool,
     copy: bool,
 ) -> IngestOptions:
+    """Return the options of an ingest, as a person gave them."""
     from soundpost.archive.plan import IngestOptions, Timing
     from soundpost.archive.recorder_names import moment_from_text, zone_named
 
