@@ -338,7 +338,7 @@ def test_a_failed_recording_sent_again_is_tried_again(sqlite_service: Any) -> No
 def test_what_a_killed_service_left_is_removed_at_the_next_start(
     tmp_path: Path, start_service: Any, sqlite_store: Store
 ) -> None:
-    spool = tmp_path / "home" / "spool"
+    spool = tmp_path / "home" / "requests"
     spool.mkdir(parents=True)
     old, fresh = spool / "in-old.part", spool / "in-fresh.part"
     old.write_bytes(b"1")
@@ -349,9 +349,9 @@ def test_what_a_killed_service_left_is_removed_at_the_next_start(
 
 
 def test_a_file_in_use_is_never_cleared(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool")
+    spool = Spool(tmp_path / "requests")
     with spool.file() as (path, _):
         os.utime(path, (1.0, 1.0))
-        assert Spool(tmp_path / "spool").clear() == 0
+        assert Spool(tmp_path / "requests").clear() == 0
         assert path.exists()
     assert not path.exists()
