@@ -106,7 +106,9 @@ class JobQueue:
         """Raise DiskFullError if less is free than must stay free: nothing new is taken in then."""
         if self._folder is None:
             return
-        free_bytes = shutil.disk_usage(self._folder).free
+        # The folder itself may not have been made yet.
+        there = next(folder for folder in (self._folder, *self._folder.parents) if folder.exists())
+        free_bytes = shutil.disk_usage(there).free
         if free_bytes < self._reserve_bytes:
             kept = f"{free_bytes / 1e6:,.0f} MB free, {self._reserve_bytes / 1e6:,.0f} MB are kept"
             raise DiskFullError(self._folder, kept)

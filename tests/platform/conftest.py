@@ -175,7 +175,7 @@ def start_service(tmp_path: Path) -> Iterator[ServiceStarter]:
             settings = Settings(home=tmp_path / "home", **changes)  # type: ignore[arg-type]  # any field
             index, sender = ExactIndex(32), Kept()
             objects = AudioFiles(settings.resolved_objects_url)
-            queue = JobQueue(sender, settings.queue_limit)
+            queue = JobQueue.of(settings, sender)
             app = create_app(settings, store, index, encoder or ToneEncoder(), queue, objects)
             url = stack.enter_context(_serving(app))
             client = stack.enter_context(Client(url))

@@ -21,6 +21,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from soundpost.errors import (
+    DiskFullError,
     EmptyFileError,
     ImplausibleLengthError,
     InvalidValueError,
@@ -319,6 +320,15 @@ def test_a_full_queue_is_said_before_anything_is_kept(start_service: Any, store:
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) > 0
     assert limited.client.upload(as_file(wav(seed=2)), source="other").job is not None
+
+
+def test_nothing_is_taken_in_when_the_disk_is_nearly_full(start_service: Any, store: Store) -> None:
+    full = start_service(store, disk_reserve_bytes=2**60)
+    with pytest.raises(DiskFullError) as caught:
+        full.client.upload(as_file(wav()), source="yard")
+    assert "Free some space" in caught.value.remedy
+    assert full.client.sources() == []
+    assert list(full.folder.rglob("objects/*/*/*")) == []
 
 
 def test_a_failed_recording_sent_again_is_tried_again(sqlite_service: Any) -> None:

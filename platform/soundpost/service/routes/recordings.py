@@ -12,6 +12,7 @@ from soundpost.errors import (
     AudioError,
     AudioStoreError,
     DecodeError,
+    DiskFullError,
     EmptyFileError,
     ImplausibleLengthError,
     InvalidValueError,
@@ -75,6 +76,7 @@ UPLOAD_ERRORS = (
 
 async def received_upload(request: Request, parts: ServiceParts) -> AsyncIterator[Received]:
     """Receive the file of a request; it is gone before the answer is sent."""
+    parts.queue.check_disk()
     async with receive_file(request, parts.spool, parts.settings.upload_bytes) as received:
         yield received
 
@@ -87,7 +89,7 @@ ReceivedUpload = Annotated[Received, Depends(received_upload, scope="function")]
     status_code=202,
     responses={
         200: {"model": Uploaded, "description": "This content was there already."},
-        **answers(*UPLOAD_ERRORS, TooLongError, QueueFullError),
+        **answers(*UPLOAD_ERRORS, TooLongError, QueueFullError, DiskFullError),
     },
     openapi_extra=form_body(UploadFields),
 )
