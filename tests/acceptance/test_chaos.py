@@ -230,35 +230,56 @@ def _until(condition: object, patience_s: float = PATIENCE_S) -> None:
 
 
 class Chaos(threading.Thread):
-    """Kills one program after the other at random moments, and starts it again."""
+    """Kills one program after the other at random moments, and starts again whatever is dead.
+
+    `calm` is set after the last kill; from then on it only looks after them, as an operating
+    system does: PostgreSQL refuses to start while an orphan of the killed one is still there.
+    """
 
     def __init__(self, victims: list[Victim], seed: int) -> None:
-        super().__init__(name="chaos")
+        super().__init__(name="chaos", daemon=True)
         self._victims = victims
         self._random = random.Random(seed)
-        self.killed: list[str] = []
+        self.calm = threading.Event()
+        self.over = threading.Event()
 
     def run(self) -> None:
         for _ in range(KILLS):
-            time.sleep(self._random.uniform(0.1, 1.5))
+            self._look_after_all(self._random.uniform(0.1, 1.5))
             victim = self._random.choice(self._victims)
             victim.kill()
             time.sleep(self._random.uniform(0.0, 0.6))
             victim.start()
-            self.killed.append(victim.name)
+        self.calm.set()
+        while not self.over.is_set():
+            self._look_after_all(0.2)
+
+    def _look_after_all(self, duration_s: float) -> None:
+        self.over.wait(duration_s)
+        for victim in self._victims:
+            if victim.process is not None and victim.process.poll() is not None:
+                victim.start()
 
 
 def survives(installation: Installation, folder: Path, seed: int) -> None:
     """Bring the recordings in while programs are killed, and look at what is left."""
     chaos = Chaos(installation.victims, seed)
     chaos.start()
+    try:
+        _survives(installation, folder, chaos)
+    finally:
+        chaos.over.set()
+        chaos.join()
+
+
+def _survives(installation: Installation, folder: Path, chaos: Chaos) -> None:
 
     def brought_in() -> bool:
         done = installation.soundpost("ingest", str(folder), "--queue", "--source", "field")
         return done.returncode == 0
 
     _until(brought_in)
-    chaos.join()
+    _until(chaos.calm.is_set)
     store = _opened(installation.url)
     _until(lambda: _all_is_done(store))
     _is_whole(store)

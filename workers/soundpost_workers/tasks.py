@@ -6,6 +6,7 @@ first parallel operation. Each child makes its tools at its first job.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import socket
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import worker_ready, worker_shutting_down
 
 from soundpost.config import load_settings
+from soundpost.errors import StoreError
 from soundpost.jobs import EMBED, INDEX, RECONCILE_TASK, REEMBED, JobQueue, task_name
 from soundpost.store.session import Store, open_store
 from soundpost_workers.app import app
+from soundpost_workers.hearing import Hearing, is_idle, start_anew
 from soundpost_workers.reconcile import reconcile
 from soundpost_workers.send import CelerySender
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from soundpost_workers.embed import Tools
 
 # Shared with the forked children: the signal to stop only reaches the process that forked them.
+log = logging.getLogger(__name__)
+
 _stopping = multiprocessing.Event()
 
 
@@ -94,13 +99,25 @@ def reconcile_task() -> None:
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery publishes no types
-def reconcile_at_start(**_: Any) -> None:
-    """Look after the jobs once, and have a worker's model loaded and asked what it lacks."""
-    store = open_store(load_settings().resolved_database_url)
+def begin(sender: Any, **_: Any) -> None:
+    """Look after the jobs once, have a model asked what it lacks, and begin to watch the broker."""
+    settings = load_settings()
+    queues = [queue.name for queue in sender.task_consumer.queues]
+    waited_s = max(2.0, settings.resend_s / 2)
+    hearing = Hearing(settings.resolved_database_url, queues, waited_s, is_idle, start_anew)
+    hearing.start()
+    worker_shutting_down.connect(lambda **_: hearing.stop(), weak=False)
+    try:
+        store = open_store(settings.resolved_database_url)
+    except StoreError as error:
+        log.warning("jobs are looked after later: %s", error)
+        return
     try:
         with store.session() as session:
             job_queue().reembed(session)
-        reconcile(store, job_queue(), load_settings())
+        reconcile(store, job_queue(), settings)
+    except StoreError as error:
+        log.warning("jobs are looked after later: %s", error)
     finally:
         store.close()
 

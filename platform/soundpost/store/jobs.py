@@ -201,6 +201,21 @@ def durations(session: Session, limit: int) -> list[tuple[str, float]]:
     ]
 
 
+def unheard(
+    session: Session, queues: Sequence[str], waited_s: float, *, now: datetime | None = None
+) -> int:
+    """Count the due jobs of some queues whose message was sent so long ago, and no one came."""
+    moment = now or utc_now()
+    sent_before = moment - timedelta(seconds=waited_s)
+    statement = select(func.count()).where(
+        Job.state == "queued",
+        Job.due_at <= moment,
+        Job.queue.in_(queues),
+        Job.sent_at < sent_before,
+    )
+    return session.scalar(statement) or 0
+
+
 def check_room(session: Session, source_id: int, limit: int) -> None:
     """Raise QueueFullError if `limit` jobs of a source are unfinished already."""
     statement = select(func.count()).where(Job.source_id == source_id, Job.state.in_(UNFINISHED))
