@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import billiard
 from celery.worker import state
@@ -86,6 +88,6 @@ def start_anew() -> None:
     """Replace this worker by a fresh one of the same command line."""
     log.warning("messages are sent and none arrives: starting anew")
     for child in billiard.active_children():
-        child.kill()
-        child.join()
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
     os.execv(sys.executable, sys.orig_argv)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from soundpost.config import Settings
+from soundpost.errors import StoreError
 from soundpost.store import jobs
 from soundpost.store.session import Store
 from soundpost_indexer.builder import build_pass
@@ -22,6 +24,11 @@ def build(store: Store, settings: Settings, job_id: int, worker: str) -> bool:
     with Renewal(store, lambda: [leased], settings.lease_s):
         try:
             done = build_pass(settings, store, int(leased.payload["model"]))
+        except StoreError:
+            # The database is away or full, and the job is not to blame.
+            with suppress(StoreError), store.session() as session:
+                jobs.give_back(session, [leased])
+            raise
         # Whatever it is, it is kept with the job, which is then tried again.
         except Exception as error:
             log.exception("building the index failed")
