@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
+from soundpost.errors import MissingExtraError
 from soundpost_ui import terminal
 from soundpost_ui.commands.ingest import stopping_on_signals
 from soundpost_ui.commands.serve import DEFAULT_PORT
@@ -88,5 +90,7 @@ def beat_command(
 
 def _become_celery(arguments: list[str]) -> None:
     """Replace this process by Celery's: signals then go to it directly."""
+    if find_spec("celery") is None:
+        raise MissingExtraError("celery")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "celery", "--quiet", "--app", _APP, *arguments])
