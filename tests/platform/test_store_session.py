@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -163,6 +164,21 @@ def test_the_folder_of_a_new_file_is_made(tmp_path: Path) -> None:
         assert session.execute(text("PRAGMA busy_timeout")).scalar_one() == 30_000
     store.close()
     assert (tmp_path / "new" / "folder" / "soundpost.db").exists()
+
+
+def test_a_new_file_waits_for_the_program_that_is_writing_its_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE first (id INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.3, other.execute, ["COMMIT"])
+    done.start()
+    store = open_store(f"sqlite:///{path}")
+    with store.reading() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    store.close()
+    done.join()
+    other.close()
 
 
 def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,7 @@ SCHEMA_REVISION = "0003"
 
 BUSY_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10
+_BUSY_PAUSE_S = 0.005
 
 # Mistakes of ours in a statement: a caller cannot mend these, and nothing should hide them.
 _OUR_MISTAKES = (IntegrityError, ProgrammingError, DataError, NotSupportedError)
@@ -191,9 +194,7 @@ def _sqlite_engine(url: URL, *, foreign_keys: bool, **options: Any) -> Engine:
     def prepare(connection: Any, entry: ConnectionPoolEntry) -> None:
         # None: the driver must not begin transactions by itself, `begin` below does.
         connection.isolation_level = None
-        # Asking first: setting the mode takes a lock even where it is set already.
-        if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-            connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
 
@@ -206,3 +207,20 @@ def _sqlite_engine(url: URL, *, foreign_keys: bool, **options: Any) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Set the journal's mode, once in a database's life.
+
+    SQLite does not wait while others open the same new file: it fails at once, and must be asked
+    again. Asking for the mode first: setting it takes a lock even where it is set already.
+    """
+    last = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # The lowest byte; the others say why it is busy.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
