@@ -98,6 +98,9 @@ class JobQueue:
         return job
 
     def _send_after_commit(self, session: Session, job: Job) -> None:
+        if isinstance(self._sender, NoSender):
+            # Not noted as sent: the reconciler sends it at its next pass.
+            return
         job.sent_at = utc_now()
         message = ToSend(job.id, job.kind, job.queue, job.priority)
         after_commit(session, partial(self.send, message))

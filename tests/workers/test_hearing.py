@@ -15,9 +15,9 @@ from soundpost_workers.hearing import Hearing
 WAITED_S = 0.2
 
 
-def add(store: Store, queue: str, sent_s_ago: float | None) -> None:
+def add(store: Store, queue: str, sent_s_ago: float | None, kind: str = "embed") -> None:
     with store.session() as session:
-        job, _ = jobs.add(session, jobs.NewJob("embed", f"{queue} {sent_s_ago}", queue))
+        job, _ = jobs.add(session, jobs.NewJob(kind, f"{queue} {sent_s_ago}", queue))
         job.due_at = utc_now() - timedelta(hours=1)
         job.sent_at = None if sent_s_ago is None else utc_now() - timedelta(seconds=sent_s_ago)
 
@@ -47,6 +47,13 @@ def test_a_worker_with_nothing_to_hear_is_left_alone(
 ) -> None:
     add(store, queue, sent_s_ago)
     assert not is_found(store_url, idle, patience_s=1.0)
+
+
+def test_a_kind_that_this_version_has_no_task_for_is_no_reason(
+    store: Store, store_url: str
+) -> None:
+    add(store, "embed", 60.0, kind="of a later version")
+    assert not is_found(store_url, idle=True, patience_s=1.0)
 
 
 def test_a_database_that_is_away_is_no_reason_to_start_anew() -> None:

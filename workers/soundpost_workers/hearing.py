@@ -19,8 +19,12 @@ import billiard
 from celery.worker import state
 
 from soundpost.errors import StoreError
+from soundpost.jobs import EMBED, INDEX, REEMBED
 from soundpost.store import jobs
 from soundpost.store.session import open_store
+
+# Those that this version has tasks for: a message of another kind is heard, and leads to nothing.
+_KINDS = (EMBED, REEMBED, INDEX)
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +76,7 @@ class Hearing:
             return False
         try:
             with store.reading() as session:
-                return jobs.unheard(session, self._queues, self._waited_s) > 0
+                return jobs.unheard(session, _KINDS, self._queues, self._waited_s) > 0
         except StoreError:
             return False
         finally:

@@ -202,14 +202,20 @@ def durations(session: Session, limit: int) -> list[tuple[str, float]]:
 
 
 def unheard(
-    session: Session, queues: Sequence[str], waited_s: float, *, now: datetime | None = None
+    session: Session,
+    kinds: Sequence[str],
+    queues: Sequence[str],
+    waited_s: float,
+    *,
+    now: datetime | None = None,
 ) -> int:
-    """Count the due jobs of some queues whose message was sent so long ago, and no one came."""
+    """Count the due jobs of some kinds whose message was sent so long ago, and no one came."""
     moment = now or utc_now()
     sent_before = moment - timedelta(seconds=waited_s)
     statement = select(func.count()).where(
         Job.state == "queued",
         Job.due_at <= moment,
+        Job.kind.in_(kinds),
         Job.queue.in_(queues),
         Job.sent_at < sent_before,
     )
