@@ -93,6 +93,17 @@ def test_the_old_space_serves_until_the_new_one_is_complete(tools: Tools) -> Non
         assert models.coverage(session, new_id).embedded == 6
 
 
+def test_a_worker_left_over_from_before_does_not_switch_back(tools: Tools, tmp_path: Path) -> None:
+    newer = replace(tools, encoder=NewerTone())
+    ask(newer)
+    drain(newer)
+    soundfile.write(tmp_path / "late.wav", np.full(2 * RATE_HZ, 0.1), RATE_HZ)
+    found = find_files([tmp_path / "late.wav"], Selection())
+    register(found, IngestOptions(), tools.store, tools.queue)
+    drain(tools)
+    assert serving(tools.store) == "newer"
+
+
 def test_asking_again_adds_nothing_that_is_asked_for_already(tools: Tools) -> None:
     newer = replace(tools, encoder=NewerTone())
     ask(newer)

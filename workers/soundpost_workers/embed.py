@@ -164,9 +164,15 @@ def _embed_all(tools: Tools, batch: _Batch, stop: Flag) -> None:
         Embedder(tools.encoder, writer, options, stopwatch).run(feed, stop, lambda: None)
     log.info("embedded %d recordings, %.1f s of audio", summary.ingested, summary.audio_s)
     with tools.store.session() as session:
-        if models.switch_if_complete(session, model_id):
+        if _is_newer(session, model_id) and models.switch_if_complete(session, model_id):
             log.info("searches are made with %s from now on", tools.encoder.spec.name)
         tools.queue.index(session, model_id)
+
+
+def _is_newer(session: Session, model_id: int) -> bool:
+    """Whether a model came after the serving one: a worker left over must not switch back."""
+    serving = models.serving(session)
+    return serving is None or serving.id < model_id
 
 
 def _prepare(tools: Tools, batch: _Batch, leased: Leased, model_id: int) -> Job | None:
