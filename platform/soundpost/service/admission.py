@@ -53,7 +53,8 @@ class Admission:
         """Return the recording, and the job that will embed it unless it is done.
 
         Raises a subclass of AudioError for what is no recording or too long, InvalidValueError for
-        a time or zone that makes no sense, QueueFullError, StoreError and AudioStoreError.
+        a time or zone that makes no sense, DiskFullError, QueueFullError, StoreError and
+        AudioStoreError.
         """
         moment = self._moment()
         if (kept := self._find_kept()) is not None:
@@ -92,6 +93,7 @@ class Admission:
 
     def _check_room(self) -> None:
         """Refuse before the audio is copied; the queue itself looks again."""
+        self._parts.queue.check_disk()
         with self._parts.store.reading() as session:
             try:
                 source = sources.by_name(session, self._fields.source)

@@ -76,7 +76,6 @@ UPLOAD_ERRORS = (
 
 async def received_upload(request: Request, parts: ServiceParts) -> AsyncIterator[Received]:
     """Receive the file of a request; it is gone before the answer is sent."""
-    parts.queue.check_disk()
     async with receive_file(request, parts.spool, parts.settings.upload_bytes) as received:
         yield received
 
