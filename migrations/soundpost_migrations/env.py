@@ -6,6 +6,7 @@ from alembic import context
 from sqlalchemy import Connection, NullPool, text
 
 from soundpost.config import load_settings
+from soundpost.store import watch_tables  # noqa: F401  # Its tables belong to the metadata.
 from soundpost.store.session import create_engine
 from soundpost.store.tables import Table
 

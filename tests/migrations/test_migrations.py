@@ -18,7 +18,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, NullPool, inspect, select, text
 
 from soundpost.errors import SchemaError, StoreError
-from soundpost.store import models
+from soundpost.store import (
+    models,
+    watch_tables,  # noqa: F401  # Its tables belong to the metadata.
+)
 from soundpost.store.session import SCHEMA_REVISION, create_engine, open_store
 from soundpost.store.tables import ServingModel, Table
 from soundpost_migrations.upgrade import alembic_config, current, downgrade, upgrade
@@ -95,7 +98,8 @@ def test_ids_that_are_quoted_elsewhere_are_never_used_twice(tmp_path: Path) -> N
     with create_engine(url, poolclass=NullPool).connect() as connection:
         statement = text("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")
         found = set(connection.execute(statement).scalars())
-    assert found == {"embeddings", "jobs", "recordings", "tombstones"}
+    archive = {"embeddings", "jobs", "recordings", "tombstones"}
+    assert found == archive | {"audit_log", "incidents", "rules"}
 
 
 def test_upgrading_twice_keeps_what_is_there(empty_url: str, engine: Engine) -> None:
@@ -223,6 +227,9 @@ FIRST_ROWS = """
         VALUES (1, 1, 1, :zero, :zero), (2, 1, 2, :zero, :zero), (3, 2, 2, :zero, :zero)
 """
 
+# Before this table there was nothing to choose by.
+SERVING_ROW = "INSERT INTO serving_model (id, model_id, since) VALUES (1, 2, :now)"
+
 
 def insert_first_rows(engine: Engine) -> None:
     with engine.begin() as connection:
@@ -255,12 +262,15 @@ def test_no_model_serves_an_empty_archive(empty_url: str) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
 def test_data_survives_going_back_and_coming_again(
     revision: str, empty_url: str, engine: Engine
 ) -> None:
     alembic.command.upgrade(alembic_config(empty_url), revision)
     insert_first_rows(engine)
+    if revision == "0003":
+        with engine.begin() as connection:
+            connection.execute(text(SERVING_ROW), {"now": "2026-01-01 00:00:00.000000"})
     upgrade(empty_url)
     downgrade(empty_url, revision)
     assert current(empty_url) == revision
