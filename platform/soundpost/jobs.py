@@ -31,6 +31,9 @@ QUEUES = (EMBED, INDEX, WATCH, EXPLAIN, NOTIFY, HOUSEKEEPING)
 RECONCILE_TASK = "soundpost.reconcile"
 # A kind of its own in the queue of embedding: only a worker with a model can tell what it lacks.
 REEMBED = "reembed"
+# Of the queue of watching: what is normal has to be worked out before anything is compared with it.
+BASELINE = "baseline"
+TICK_TASK = "soundpost.tick"
 
 # Many recordings end within such a time, and one look is enough for all of them.
 INDEX_PAUSE_S = 5.0
@@ -150,6 +153,19 @@ class JobQueue:
         """Ask a worker to look for recordings that its model has not embedded yet."""
         new = NewJob(REEMBED, REEMBED, EMBED, priority=BACKFILL, max_attempts=20)
         return self.add(session, new)
+
+    def watch(
+        self, session: Session, recording_id: int, source_id: int, *, priority: int = LIVE
+    ) -> Job:
+        """Ask for the rules of its source to look at an embedded recording."""
+        payload = {"recording": recording_id}
+        new = NewJob(WATCH, f"{WATCH}:{recording_id}", WATCH, payload, source_id, priority)
+        return self.add(session, new)
+
+    def prepare_baseline(self, session: Session, baseline_id: int, *, then: str = "") -> Job:
+        """Ask for a baseline to be prepared; `then` "activate" makes it the one that is used."""
+        payload = {"baseline": baseline_id, "then": then}
+        return self.add(session, NewJob(BASELINE, f"{BASELINE}:{baseline_id}", WATCH, payload))
 
     def retry(self, session: Session, job_id: int) -> Job:
         """Queue a failed or cancelled job again. Raises UnknownJobError and JobStateError."""

@@ -116,6 +116,7 @@ def find(
     kind: str | None = None,
     source_id: int | None = None,
     after_id: int | None = None,
+    due_before: datetime | None = None,
     newest_first: bool = False,
     limit: int | None = 100,
 ) -> list[Job]:
@@ -129,6 +130,8 @@ def find(
         statement = statement.where(Job.state == state)
     if kind is not None:
         statement = statement.where(Job.kind == kind)
+    if due_before is not None:
+        statement = statement.where(Job.due_at <= due_before)
     return list(session.scalars(statement))
 
 
@@ -302,6 +305,13 @@ def give_back(session: Session, held: Sequence[Leased]) -> None:
     """Return jobs undone, as if they had never been taken: their worker is told to stop."""
     statement = update(Job).where(_is_mine(held))
     session.execute(statement.values(**_free("queued"), attempts=Job.attempts - 1, sent_at=None))
+
+
+def postpone(session: Session, held: Leased, due_at: datetime) -> None:
+    """Return a job undone until a moment: what it needs is not there yet."""
+    statement = update(Job).where(_is_mine([held]))
+    values = {**_free("queued"), "attempts": Job.attempts - 1, "due_at": due_at, "sent_at": None}
+    session.execute(statement.values(**values))
 
 
 # --- what people and the reconciler do --------------------------------------------------------
