@@ -17,7 +17,7 @@ from soundpost_workers.lease import Renewal
 log = logging.getLogger(__name__)
 
 
-class Postponed(Exception):  # noqa: N818  # No error: what the job needs is not there yet.
+class Postponed(Exception):  # No error: what the job needs is not there yet.
     """Ends a job's work undone; it is due again at a moment, and no attempt is counted."""
 
     def __init__(self, due_at: datetime) -> None:
