@@ -526,6 +526,29 @@ class RangeNotSatisfiableError(ServiceError):
     remedy = "Ask for bytes within the size in the Content-Range header."
 
 
+# --- watching ---------------------------------------------------------------------------------
+
+
+class MonitoringError(SoundpostError):
+    """Watching cannot go on."""
+
+    code = "monitoring"
+
+
+class BaselineTooSmallError(MonitoringError):
+    """The baseline holds too little to compare with."""
+
+    code = "baseline-too-small"
+    remedy = "Record more of the normal sound, best in several recordings, and make it again."
+
+
+class BrokenCalibrationError(MonitoringError):
+    """What a baseline stored about itself cannot be read."""
+
+    code = "broken-calibration"
+    remedy = "Make the baseline again from its recordings."
+
+
 def error_class(code: str) -> type[SoundpostError] | None:
     """Return the class of errors with this code, or None if there is none."""
     kinds = [SoundpostError]
