@@ -550,6 +550,19 @@ def tick(session: Session, now: datetime, on_change: OnChange | None = None) -> 
     return changes
 
 
+def is_distrusted(session: Session, source_id: int) -> bool:
+    """Whether an incident that goes on says that what is heard of a source cannot be trusted."""
+    statement = (
+        select(IncidentRule.rule_id)
+        .join(Incident, Incident.id == IncidentRule.incident_id)
+        .join(Rule, Rule.id == IncidentRule.rule_id)
+        .where(Incident.source_id == source_id, Incident.late.is_(False))
+        .where(Incident.state.in_(ACTIVE), Rule.kind.in_(INHIBITING_KINDS))
+        .limit(1)
+    )
+    return session.scalar(statement) is not None
+
+
 def _family(incident: Incident) -> Family:
     return "health" if incident.family == "health" else "sound"
 

@@ -21,6 +21,7 @@ State = dict[str, Any]
 # Kinds that look after the source itself; what the others hear is no news while one of these fires.
 HEALTH_KINDS = frozenset({"silence", "microphone", "stalled", "format", "clock"})
 INHIBITING_KINDS = frozenset({"microphone", "format", "stalled"})
+# Those that weigh evidence against a false-alarm budget.
 INHIBITED_KINDS = frozenset({"novelty", "text", "exemplar"})
 
 
@@ -100,6 +101,20 @@ class SequentialTest(Protocol):
 
 # (budget in seconds, document of an earlier state or None) -> the test, begun or gone on with.
 TestFactory = Callable[[float, Mapping[str, Any] | None], SequentialTest]
+
+
+EmbedText = Callable[[str], FloatArray]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What kinds of rules work with. embed_text: a unit vector [D] under the model of what is heard.
+
+    Where it is None, a text that was embedded by another model waits.
+    """
+
+    make_test: TestFactory
+    embed_text: EmbedText | None = None
 
 
 def model_key(name: str, revision: str) -> str:

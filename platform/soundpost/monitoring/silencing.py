@@ -16,7 +16,7 @@ from soundpost.store.watch_tables import Silence
 
 Interval = tuple[datetime, datetime]
 # Beyond this a maintenance window that ended has nothing to say about a source that is not heard.
-_LOOK_BACK = timedelta(days=8)
+LOOK_BACK = timedelta(days=8)
 
 
 class Quiet:
@@ -63,7 +63,7 @@ class Quiet:
 
     def last_maintained(self, rule_id: int, now: datetime) -> datetime | None:
         """Return when the latest maintenance of the past week ended, `now` if it goes on."""
-        ends = [end for _, end in self._maintained(rule_id, now - _LOOK_BACK, now)]
+        ends = [end for _, end in self._maintained(rule_id, now - LOOK_BACK, now)]
         return min(max(ends), now) if ends else None
 
     def _maintained(self, rule_id: int, start: datetime, until: datetime) -> list[Interval]:
