@@ -543,7 +543,8 @@ def tick(session: Session, now: datetime, on_change: OnChange | None = None) -> 
     """
     statement = select(Incident.source_id, Incident.late).where(Incident.state.in_(ACTIVE))
     changes = []
-    for source_id, late in sorted(set(session.execute(statement).tuples())):
+    found = {(source_id, late) for source_id, late in session.execute(statement)}
+    for source_id, late in sorted(found):
         desk = Desk(session, source_id, now, on_change, late=late)
         desk.pass_time()
         changes += desk.changes
