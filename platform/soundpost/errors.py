@@ -429,36 +429,6 @@ class WorkerLostError(JobError):
     remedy = "See the worker's log of that time; a file that kills workers should be taken out."
 
 
-# --- watching ---------------------------------------------------------------------------------
-
-
-class WatchError(SoundpostError):
-    """A source cannot be watched like this."""
-
-    code = "watch"
-
-
-class UnknownBaselineError(WatchError):
-    """No baseline has this version."""
-
-    code = "unknown-baseline"
-    remedy = "List the versions with: soundpost baseline list"
-
-
-class BaselineStateError(WatchError):
-    """The baseline is not in a state for this."""
-
-    code = "baseline-state"
-    remedy = "See how it stands with: soundpost baseline show"
-
-
-class NothingToLearnError(WatchError):
-    """There are no recordings to make a baseline of."""
-
-    code = "nothing-to-learn"
-    remedy = "Ingest recordings of this source first, or widen --from and --to."
-
-
 # --- store and index --------------------------------------------------------------------------
 
 
@@ -604,6 +574,27 @@ class MonitoringError(SoundpostError):
     """Watching cannot go on."""
 
     code = "monitoring"
+
+
+class UnknownBaselineError(MonitoringError):
+    """No baseline has this version."""
+
+    code = "unknown-baseline"
+    remedy = "List the versions with: soundpost baseline list"
+
+
+class BaselineStateError(MonitoringError):
+    """The baseline is not in a state for this."""
+
+    code = "baseline-state"
+    remedy = "See how it stands with: soundpost baseline show"
+
+
+class NothingToLearnError(MonitoringError):
+    """There are no recordings to make a baseline of."""
+
+    code = "nothing-to-learn"
+    remedy = "Ingest recordings of this source first, or widen --from and --to."
 
 
 class BaselineTooSmallError(MonitoringError):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import socket
+import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _stopping = multiprocessing.Event()
+
+# Celery takes this lock in its signal handler. A second signal that arrives meanwhile would wait
+# for the first one for ever, and a worker whose supervisor was killed gets several.
+worker_shutting_down.lock = threading.RLock()
 
 
 @lru_cache(maxsize=1)
@@ -124,5 +130,6 @@ def begin(sender: Any, **_: Any) -> None:
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]  # Celery publishes no types
 def stop(**_: Any) -> None:
-    """Let the work of this process end at its next batch."""
+    """Let the work of this process end at its next batch; it need not be told again."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _stopping.set()

@@ -489,13 +489,13 @@ class Desk:
         detail: dict[str, Any] = {"from": was, "to": incident.state, "severity": incident.severity}
         if rule_id is not None:
             detail["rule_id"] = rule_id
-        audit.record(
+        audit.note(
             self.session,
             actor,
             action,
             "incident",
             incident.id,
-            at=self.now,
+            now=self.now,
             reason=reason,
             detail=detail,
         )

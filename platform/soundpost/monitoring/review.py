@@ -132,7 +132,7 @@ def note(session: Session, incident_id: int, actor: str, text: str, *, now: date
     _check(actor, text)
     if not text.strip():
         raise InvalidValueError(text, "a note says something")
-    audit.record(session, actor, "noted", "incident", incident_id, at=now, reason=text)
+    audit.note(session, actor, "noted", "incident", incident_id, now=now, reason=text)
 
 
 def dismissed_stretches(session: Session, source_id: int) -> list[Stretch]:

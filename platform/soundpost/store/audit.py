@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from soundpost.errors import InvalidValueError
+from soundpost.store.tables import utc_now
 from soundpost.store.watch_tables import AuditEntry
 
 # Who does what Soundpost does by itself.
@@ -17,21 +18,24 @@ SOUNDPOST = "soundpost"
 MAX_ACTOR_LENGTH = 200
 
 
-def record(
+def note(
     session: Session,
     actor: str,
     action: str,
     subject_kind: str,
     subject_id: int,
     *,
-    at: datetime,
     reason: str | None = None,
     detail: Mapping[str, Any] | None = None,
+    now: datetime | None = None,
 ) -> AuditEntry:
-    """Note that somebody did something. Raises InvalidValueError for an actor without a name."""
+    """Add an entry; actor SOUNDPOST for what happened by itself.
+
+    Raises InvalidValueError for an actor without a name.
+    """
     check_actor(actor)
     entry = AuditEntry(
-        at=at,
+        at=now or utc_now(),
         actor=actor,
         action=action,
         subject_kind=subject_kind,

@@ -60,7 +60,7 @@ def add(session: Session, new: NewRule, *, now: datetime) -> Rule:
     rule = Rule(**{**asdict(new), "settings": dict(new.settings)}, created_at=now)
     with _name_is_free(session, rule.name):
         session.add(rule)
-    audit.record(session, new.created_by, "added", "rule", rule.id, at=now, detail=_facts(rule))
+    audit.note(session, new.created_by, "added", "rule", rule.id, now=now, detail=_facts(rule))
     return rule
 
 
@@ -142,7 +142,7 @@ def change(session: Session, rule_id: int, actor: str, *, now: datetime, **value
     if "settings" in changed:
         forget(session, rule_id)
     if changed:
-        audit.record(session, actor, "changed", "rule", rule_id, at=now, detail=_facts(rule))
+        audit.note(session, actor, "changed", "rule", rule_id, now=now, detail=_facts(rule))
     return rule
 
 
@@ -152,7 +152,7 @@ def remove(session: Session, rule_id: int, actor: str, *, now: datetime) -> None
     Raises UnknownRuleError.
     """
     rule = get(session, rule_id)
-    audit.record(session, actor, "removed", "rule", rule_id, at=now, detail=_facts(rule))
+    audit.note(session, actor, "removed", "rule", rule_id, now=now, detail=_facts(rule))
     session.execute(delete(Rule).where(Rule.id == rule_id))
 
 

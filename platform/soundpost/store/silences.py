@@ -44,7 +44,7 @@ def add(session: Session, new: NewSilence, *, now: datetime) -> Silence:
     silence = Silence(**values, created_at=now)
     session.add(silence)
     session.flush()
-    audit.record(session, new.created_by, "added", "silence", silence.id, at=now, reason=new.reason)
+    audit.note(session, new.created_by, "added", "silence", silence.id, now=now, reason=new.reason)
     return silence
 
 
@@ -114,7 +114,7 @@ def end(
     silence.ends_at = now
     silence.starts_at = min(silence.starts_at, now)
     session.flush()
-    audit.record(session, actor, "ended", "silence", silence_id, at=now, reason=reason)
+    audit.note(session, actor, "ended", "silence", silence_id, now=now, reason=reason)
     return silence
 
 
