@@ -315,6 +315,7 @@ class Desk:
 
     def _drop_lapsed(self, incident: Incident) -> None:
         """Forget rules that stopped before they had held for long enough, but for the last one."""
+        self.session.flush()
         parts = self.parts[incident.id]
         lapsed = [part for part in parts.values() if part.joined_at is None and not part.firing]
         for part in lapsed[: len(parts) - 1]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from soundpost.errors import UnknownIncidentError
@@ -36,16 +36,22 @@ def find(
     severities: Iterable[str] | None = None,
     since: datetime | None = None,
     group_key: str | None = None,
+    lapsed: bool = False,
     after_id: int | None = None,
     newest_first: bool = True,
     limit: int | None = 100,
 ) -> list[Incident]:
     """Return the incidents that meet every filter and come after `after_id`.
 
-    since: those that fired last at or after a moment.
+    since: those that fired last at or after a moment. lapsed: also those that never held for long
+    enough to open.
     """
     order = Incident.id.desc() if newest_first else Incident.id
     statement = select(Incident).order_by(order).limit(limit)
+    if not lapsed:
+        statement = statement.where(
+            or_(Incident.opened_at.is_not(None), Incident.state == "pending")
+        )
     if after_id is not None:
         beyond = Incident.id < after_id if newest_first else Incident.id > after_id
         statement = statement.where(beyond)

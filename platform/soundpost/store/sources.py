@@ -36,6 +36,7 @@ class SourceSummary:
     failed: int
     windows: int
     duration_s: float
+    tags: tuple[str, ...] = ()
 
 
 def ensure(session: Session, name: str, timezone: str | None = None) -> Source:
@@ -91,9 +92,17 @@ def summaries(session: Session) -> list[SourceSummary]:
     """Return every source with its counts, by name."""
     recordings = _recording_counts(session)
     windows = _window_counts(session)
-    nothing = (0, 0, 0, 0.0)
+    tags, nothing = tags_by_source(session), (0, 0, 0, 0.0)
     return [
-        SourceSummary(source, total, embedded, failed, windows.get(source.id, 0), duration_s)
+        SourceSummary(
+            source,
+            total,
+            embedded,
+            failed,
+            windows.get(source.id, 0),
+            duration_s,
+            tuple(tags.get(source.id, ())),
+        )
         for source in find_all(session)
         for total, embedded, failed, duration_s in [recordings.get(source.id, nothing)]
     ]

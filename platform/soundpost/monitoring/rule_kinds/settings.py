@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -30,7 +29,7 @@ class SettingsReader:
         value = self._value(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(name, value, "a number")
-        if not math.isfinite(value) or not low <= value <= high:
+        if not low <= value <= high:
             raise self.wrong(name, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
@@ -51,8 +50,10 @@ class SettingsReader:
     def word(self, name: str, default: str | None, longest: int = 1000) -> str:
         """A text that is not empty."""
         value = self._value(name, default)
-        if not isinstance(value, str) or not value.strip() or len(value) > longest:
-            raise self.wrong(name, value, f"a text of 1 to {longest} characters")
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            raise self.wrong(name, value, "a text that can be read")
+        if len(value) > longest:
+            raise self.wrong(name, f"{len(value)} characters", f"at most {longest} long")
         return value
 
     def choice(self, name: str, default: str | None, choices: Iterable[str]) -> str:
