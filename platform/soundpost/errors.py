@@ -307,6 +307,77 @@ class SpoolBusyError(SpoolError):
     remedy = "Stop the other one, or give another --source."
 
 
+# --- rules and incidents ----------------------------------------------------------------------
+
+
+class RuleError(SoundpostError):
+    """The rule cannot be used."""
+
+    code = "rule"
+
+
+class UnknownRuleError(RuleError):
+    """There is no such rule."""
+
+    code = "unknown-rule"
+    remedy = "List them: soundpost rules"
+
+
+class RuleNameTakenError(RuleError):
+    """There is a rule of this name already."""
+
+    code = "rule-name-taken"
+    remedy = "Choose another name, or remove that rule first."
+
+
+class RuleSettingsError(RuleError):
+    """The rule's settings make no sense."""
+
+    code = "rule-settings"
+    remedy = "See what this kind of rule takes: soundpost rules add --help"
+
+
+class RawSimilarityError(RuleSettingsError):
+    """A similarity is no threshold: what it means differs from source to source."""
+
+    code = "raw-similarity"
+    remedy = "Leave it out, and say with budget_s how rarely a false alarm may come."
+
+
+class IncidentError(SoundpostError):
+    """The incident cannot be handled."""
+
+    code = "incident"
+
+
+class UnknownIncidentError(IncidentError):
+    """There is no such incident."""
+
+    code = "unknown-incident"
+    remedy = "List them: soundpost incidents"
+
+
+class IncidentStateError(IncidentError):
+    """The incident is in another state."""
+
+    code = "incident-state"
+    remedy = "Only open incidents are acknowledged, only closed ones are reopened."
+
+
+class UnknownSilenceError(IncidentError):
+    """There is no such silence."""
+
+    code = "unknown-silence"
+    remedy = "List them: soundpost silence list"
+
+
+class SilenceEndedError(IncidentError):
+    """The silence is over already."""
+
+    code = "silence-ended"
+    remedy = "Add another one if it should go on: soundpost silence add"
+
+
 # --- jobs -------------------------------------------------------------------------------------
 
 
