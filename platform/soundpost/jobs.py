@@ -29,11 +29,14 @@ EMBED, INDEX, WATCH, EXPLAIN = "embed", "index", "watch", "explain"
 NOTIFY, HOUSEKEEPING = "notify", "housekeeping"
 QUEUES = (EMBED, INDEX, WATCH, EXPLAIN, NOTIFY, HOUSEKEEPING)
 RECONCILE_TASK = "soundpost.reconcile"
+COMPOSE_TASK = "soundpost.compose"
 # A kind of its own in the queue of embedding: only a worker with a model can tell what it lacks.
 REEMBED = "reembed"
 
 # Many recordings end within such a time, and one look is enough for all of them.
 INDEX_PAUSE_S = 5.0
+# With the pauses between them more than an hour, without those that a circuit breaker adds.
+NOTIFY_ATTEMPTS = 20
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,11 @@ def task_name(kind: str) -> str:
 def embed_key(recording_id: int) -> str:
     """The key of the jobs that embed a recording."""
     return f"{EMBED}:{recording_id}"
+
+
+def notify_key(notification_id: int) -> str:
+    """The key of the jobs that deliver a notification."""
+    return f"{NOTIFY}:{notification_id}"
 
 
 class Sender(Protocol):
@@ -150,6 +158,11 @@ class JobQueue:
         """Ask a worker to look for recordings that its model has not embedded yet."""
         new = NewJob(REEMBED, REEMBED, EMBED, priority=BACKFILL, max_attempts=20)
         return self.add(session, new)
+
+    def notify(self, session: Session, notification_id: int) -> Job:
+        """Ask for the delivery of a notification; many attempts, as the other side may be away."""
+        key, payload = notify_key(notification_id), {"notification": notification_id}
+        return self.add(session, NewJob(NOTIFY, key, NOTIFY, payload, max_attempts=NOTIFY_ATTEMPTS))
 
     def retry(self, session: Session, job_id: int) -> Job:
         """Queue a failed or cancelled job again. Raises UnknownJobError and JobStateError."""
