@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from soundpost.errors import UnknownNotificationError
@@ -86,6 +86,12 @@ def queued_ids(session: Session, channel_id: int) -> list[int]:
         Notification.state == "queued", Notification.channel_id == channel_id
     )
     return list(session.scalars(statement.order_by(Notification.id)))
+
+
+def remove_settled(session: Session, before: datetime) -> int:
+    """Delete what was sent or cancelled and composed before a moment; dead letters stay."""
+    old = Notification.state.in_(("sent", "cancelled")) & (Notification.created_at < before)
+    return len(session.scalars(delete(Notification).where(old).returning(Notification.id)).all())
 
 
 def cancel_queued(session: Session, channel_id: int) -> None:

@@ -7,14 +7,21 @@ from typing import Any, Literal
 
 from soundpost.errors import InvalidValueError
 from soundpost.monitoring.channels.mqtt import Mqtt
-from soundpost.monitoring.channels.services import Service
 from soundpost.monitoring.channels.target import Address, Target
 from soundpost.monitoring.channels.webhook import Webhook
 
 Kind = Literal["apprise", "mqtt", "webhook"]
 LONGEST_URL = 2000
+
+def _open_service(address: Address) -> Target:
+    # A second and 35 MB, which whoever only lists channels need not spend.
+    from soundpost.monitoring.channels.services import Service
+
+    return Service(address)
+
+
 _KINDS: Mapping[str, Callable[[Address], Target]] = {
-    "apprise": Service,
+    "apprise": _open_service,
     "mqtt": Mqtt,
     "webhook": Webhook,
 }
@@ -59,7 +66,7 @@ def infer_kind(url: str) -> Kind:
     if scheme not in ("http", "https"):
         return "apprise"
     try:
-        Service(Address("apprise", url))
+        _open_service(Address("apprise", url))
     except InvalidValueError:
         return "webhook"
     return "apprise"

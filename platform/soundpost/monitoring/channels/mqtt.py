@@ -182,10 +182,11 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         raise InvalidValueError("the broker's URL", "it cannot be read") from None
     if parts.scheme not in _PORTS:
-        raise InvalidValueError(f"{parts.scheme}://", "a broker begins with mqtts:// or mqtt://")
+        shown = f"{parts.scheme[:20]}://" if "://" in url else "the URL"
+        raise InvalidValueError(shown, "a broker begins with mqtts:// or mqtt://")
     if not parts.hostname or port == 0 or not url.isascii() or not url.isprintable() or " " in url:
         raise InvalidValueError("the broker's URL", "it names no host, or has odd characters")
-    if set(unquote(parts.path)) & set("#+\0") or parts.query or parts.fragment:
+    if set(unquote(parts.path)) & set("#+\0") or set(url) & set("#?"):
         raise InvalidValueError("the broker's URL", "a topic has no +, # or ?")
     return parts
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,19 @@ from soundpost.monitoring.channels.target import MASK, Address, hide, secrets_of
 from soundpost.monitoring.notification_document import NotificationDocument
 from soundpost.monitoring.templates import lead_of
 
+with warnings.catch_warnings():
+    # Its services are loaded at the first address; one of them still asks for an old module.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    Apprise.instantiate("json://localhost")
+
 # It writes whole addresses to its log, with their passwords.
 _log = logging.getLogger("apprise")
 _log.propagate = False
 _log.addHandler(logging.NullHandler())
+# It is only in this detail that it says why a mail was refused.
+_log.setLevel(logging.DEBUG)
+# It names the paths that Apprise asks for.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
 _ASSET: dict[str, Any] = {
     "app_id": "Soundpost",
@@ -52,7 +62,8 @@ class Service:
         self._scheme = address.url.partition("://")[0].lower()
         self._services = Apprise(asset=AppriseAsset(**_ASSET))
         if self._scheme in _LOCAL or not self._services.add(address.url):
-            raise InvalidValueError(f"{self._scheme[:20]}://", _NOT_KNOWN)
+            shown = f"{self._scheme[:20]}://" if "://" in address.url else "the channel's URL"
+            raise InvalidValueError(shown, _NOT_KNOWN)
         (self._service,) = self._services
         self._host, self._port = self._service.host, self._service.port
         if self._scheme in _MAIL and "format=" not in address.url:
@@ -72,7 +83,7 @@ class Service:
     def send(self, document: NotificationDocument, clip: Path | None, timeout_s: float) -> None:
         """Hand the message to the service, with the clip where there is one."""
         if self._scheme in _ANY_HOST:
-            resolve(str(self._host), int(self._port or 0))
+            resolve(str(self._host).strip("[]"), int(self._port or 0))
         severity = lead_of(document.incidents).severity if document.incidents else "info"
         result = self._services.notify(
             body=document.text,

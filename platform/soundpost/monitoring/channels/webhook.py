@@ -163,7 +163,8 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         raise InvalidValueError("the webhook's URL", "it cannot be read") from None
     if parts.scheme not in _PORTS:
-        raise InvalidValueError(f"{parts.scheme}://", "a webhook begins with https:// or http://")
+        shown = f"{parts.scheme[:20]}://" if "://" in url else "the URL"
+        raise InvalidValueError(shown, "a webhook begins with https:// or http://")
     if not parts.hostname or port == 0 or not url.isascii() or not url.isprintable() or " " in url:
         raise InvalidValueError("the webhook's URL", "it names no host, or has odd characters")
     return parts
