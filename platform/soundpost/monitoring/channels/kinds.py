@@ -13,6 +13,7 @@ from soundpost.monitoring.channels.webhook import Webhook
 Kind = Literal["apprise", "mqtt", "webhook"]
 LONGEST_URL = 2000
 
+
 def _open_service(address: Address) -> Target:
     # A second and 35 MB, which whoever only lists channels need not spend.
     from soundpost.monitoring.channels.services import Service

@@ -69,7 +69,7 @@ def _try(
     try:
         target.send(document, clip, timeout_s)
     except (ChannelUnreachableError, ChannelRefusedError) as error:
-        failures.append(_hidden(error, secrets))
+        failures.append(_hidden(error, target.shown, secrets))
     # A library of a hundred services fails in any way; it may pass, and it is said what it was.
     except Exception as error:  # noqa: BLE001  # Noted, and told to whoever waits for it.
         log.error("sending failed: %s", hide(traceback.format_exc(), secrets))
@@ -77,8 +77,9 @@ def _try(
         failures.append(ChannelUnreachableError(target.shown, detail))
 
 
-def _hidden(error: NotifyError, secrets: set[str]) -> NotifyError:
-    masked = type(error)(hide(str(error.value), secrets), hide(error.detail, secrets))
+def _hidden(error: NotifyError, shown: str, secrets: set[str]) -> NotifyError:
+    value = shown if error.value == shown else hide(str(error.value), secrets)
+    masked = type(error)(value, hide(error.detail, secrets))
     if isinstance(error, ChannelUnreachableError) and isinstance(masked, ChannelUnreachableError):
         masked.retry_after_s = error.retry_after_s
     return masked
