@@ -51,7 +51,7 @@ CHECKS = (
     unsupported_method,
 )
 EXAMPLES = 15
-OPERATIONS = 22
+OPERATIONS = 31
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from soundpost.errors import (
 )
 from soundpost.jobs import JobQueue, notify_key
 from soundpost.monitoring.channels.kinds import open_target
-from soundpost.monitoring.channels.target import Address
+from soundpost.monitoring.channels.target import Address, shown_service
 from soundpost.monitoring.notification_document import NotificationDocument
 from soundpost.store import channels, jobs, notifications
 from soundpost.store.notification_tables import Channel, Notification
@@ -167,7 +167,9 @@ def address_of(channel: Channel) -> Address:
 
 
 def shown_address(channel: Channel) -> str:
-    """Return where a channel leads, fit to be shown."""
+    """Return where a channel leads, fit to be shown; Apprise is not loaded for it."""
+    if channel.kind == "apprise":
+        return shown_service(channel.url)
     try:
         return open_target(address_of(channel)).shown
     # What was accepted once may be unknown to a later library; its list must still be shown.

@@ -21,7 +21,17 @@ from soundpost.service.logs import RequestLog, log_through_stdlib
 from soundpost.service.metrics import Metrics
 from soundpost.service.parts import Parts
 from soundpost.service.problems import add_to_document, handle_problems
-from soundpost.service.routes import audio, health, jobs, models, recordings, search, sources
+from soundpost.service.routes import (
+    audio,
+    channels,
+    health,
+    jobs,
+    models,
+    notifications,
+    recordings,
+    search,
+    sources,
+)
 from soundpost.service.spool import Spool
 from soundpost.service.work import WorkPool
 from soundpost.store.files import AudioFiles
@@ -66,7 +76,8 @@ def create_app(
     log_through_stdlib()
     app.add_middleware(RequestLog, observe=app.state.metrics.observe_request)
     handle_problems(app)
-    for subject in (recordings, audio, search, sources, jobs, models, health):
+    watching = (channels, notifications)
+    for subject in (recordings, audio, search, sources, jobs, models, *watching, health):
         app.include_router(subject.router)
     app.include_router(search.json_router)
     _complete_document(app)

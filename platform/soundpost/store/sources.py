@@ -50,6 +50,14 @@ def by_name(session: Session, name: str) -> Source:
     return source
 
 
+def by_id(session: Session, source_id: int) -> Source:
+    """Return a source. Raises UnknownSourceError."""
+    source = session.get(Source, source_id)
+    if source is None:
+        raise UnknownSourceError(source_id)
+    return source
+
+
 def find_all(session: Session) -> list[Source]:
     """Return every source, by name."""
     return list(session.scalars(select(Source).order_by(Source.name)))

@@ -17,7 +17,7 @@ from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyFormat, Noti
 
 from soundpost.errors import ChannelRefusedError, ChannelUnreachableError, InvalidValueError
 from soundpost.monitoring.channels.hosts import resolve
-from soundpost.monitoring.channels.target import MASK, Address, hide, secrets_of
+from soundpost.monitoring.channels.target import MAIL, Address, hide, secrets_of, shown_service
 from soundpost.monitoring.notification_document import NotificationDocument
 from soundpost.monitoring.templates import lead_of
 
@@ -47,7 +47,6 @@ _ASSET: dict[str, Any] = {
 _ANY_HOST = ("json", "jsons", "xml", "xmls", "form", "forms")
 # These speak to the machine that the worker happens to run on.
 _LOCAL = ("dbus", "kde", "qt", "glib", "gnome", "macosx", "windows", "syslog", "ldap", "smpp")
-_MAIL = ("mailto", "mailtos")
 _SMTP_CODE = re.compile(r"\((\d{3}), |refused: (\d{3})\b")
 _HTTP_CODE = re.compile(r"error=(\d{3})\b")
 _LONGEST_DETAIL = 500
@@ -58,6 +57,7 @@ class Service:
     """A service that Apprise knows. Raises InvalidValueError for an address that it does not."""
 
     def __init__(self, address: Address) -> None:
+        self._url = address.url
         self._secrets = secrets_of(address)
         self._scheme = address.url.partition("://")[0].lower()
         self._services = Apprise(asset=AppriseAsset(**_ASSET))
@@ -66,14 +66,13 @@ class Service:
             raise InvalidValueError(shown, _NOT_KNOWN)
         (self._service,) = self._services
         self._host, self._port = self._service.host, self._service.port
-        if self._scheme in _MAIL and "format=" not in address.url:
+        if self._scheme in MAIL and "format=" not in address.url:
             self._service.notify_format = NotifyFormat.TEXT
 
     @property
     def shown(self) -> str:
-        """The kind of service, and for mail its host: everything else may be a token."""
-        host = f"{self._host}/" if self._scheme in _MAIL else ""
-        return f"{self._scheme}://{host}{MASK}"
+        """The kind of service, and for mail its host."""
+        return shown_service(self._url)
 
     @property
     def takes_clip(self) -> bool:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from soundpost.monitoring.notification_document import NotificationDocument
 
 MASK = "***"
+MAIL = ("mailto", "mailtos")
 # Shorter ones are words of their own, and hiding them would hide what went wrong.
 _SHORTEST_SECRET = 4
 
@@ -44,6 +45,16 @@ class Target(Protocol):
         Raises ChannelUnreachableError where it is worth another try, ChannelRefusedError where not.
         """
         ...
+
+
+def shown_service(url: str) -> str:
+    """Return the kind of service of an Apprise address; the rest may be a token, but mail's host."""
+    scheme = url.partition("://")[0].lower()
+    try:
+        host = urlsplit(url).hostname if scheme in MAIL else None
+    except ValueError:
+        host = None
+    return f"{scheme}://{host}/{MASK}" if host else f"{scheme}://{MASK}"
 
 
 def secrets_of(address: Address) -> set[str]:
