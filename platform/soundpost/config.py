@@ -98,6 +98,25 @@ class Settings(BaseSettings):
         default=60.0, gt=0, description="How long the service works on one clip or spectrogram."
     )
 
+    public_url: str = Field(
+        default="", description="Address of the dashboard for links in notifications; empty: none."
+    )
+    notify_group_wait_s: float = Field(
+        default=30.0, ge=0, description="How long a group waits for more after its first incident."
+    )
+    notify_group_interval_s: float = Field(
+        default=300.0, ge=0, description="Least time between two notifications of a group."
+    )
+    notify_repeat_s: float = Field(
+        default=4 * 3600.0, gt=0, description="What goes on and nobody acknowledged is told again."
+    )
+    notify_timeout_s: float = Field(
+        default=30.0, ge=0.1, description="How long one delivery of a notification may take."
+    )
+    notify_tick_s: float = Field(
+        default=2.0, ge=0.1, description="How often is looked for notifications that are due."
+    )
+
     @property
     def broker_dir(self) -> Path:
         """Folder of the messages, where no broker is configured."""

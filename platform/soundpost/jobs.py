@@ -29,6 +29,7 @@ EMBED, INDEX, WATCH, EXPLAIN = "embed", "index", "watch", "explain"
 NOTIFY, HOUSEKEEPING = "notify", "housekeeping"
 QUEUES = (EMBED, INDEX, WATCH, EXPLAIN, NOTIFY, HOUSEKEEPING)
 RECONCILE_TASK = "soundpost.reconcile"
+COMPOSE_TASK = "soundpost.compose"
 # A kind of its own in the queue of embedding: only a worker with a model can tell what it lacks.
 REEMBED = "reembed"
 # Of the queue of watching: what is normal has to be worked out before anything is compared with it.
@@ -37,6 +38,8 @@ TICK_TASK = "soundpost.tick"
 
 # Many recordings end within such a time, and one look is enough for all of them.
 INDEX_PAUSE_S = 5.0
+# With the pauses between them more than an hour, without those that a circuit breaker adds.
+NOTIFY_ATTEMPTS = 20
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,11 @@ def task_name(kind: str) -> str:
 def embed_key(recording_id: int) -> str:
     """The key of the jobs that embed a recording."""
     return f"{EMBED}:{recording_id}"
+
+
+def notify_key(notification_id: int) -> str:
+    """The key of the jobs that deliver a notification."""
+    return f"{NOTIFY}:{notification_id}"
 
 
 class Sender(Protocol):
@@ -166,6 +174,11 @@ class JobQueue:
         """Ask for a baseline to be prepared; `then` "activate" makes it the one that is used."""
         payload = {"baseline": baseline_id, "then": then}
         return self.add(session, NewJob(BASELINE, f"{BASELINE}:{baseline_id}", WATCH, payload))
+
+    def notify(self, session: Session, notification_id: int) -> Job:
+        """Ask for the delivery of a notification; many attempts, as the other side may be away."""
+        key, payload = notify_key(notification_id), {"notification": notification_id}
+        return self.add(session, NewJob(NOTIFY, key, NOTIFY, payload, max_attempts=NOTIFY_ATTEMPTS))
 
     def retry(self, session: Session, job_id: int) -> Job:
         """Queue a failed or cancelled job again. Raises UnknownJobError and JobStateError."""

@@ -13,12 +13,14 @@ from pydantic import ValidationError
 from soundpost.errors import InvalidValueError, SoundpostError
 from soundpost_ui import terminal
 from soundpost_ui.commands import (
+    channels,
     demo,
     doctor,
     index,
     ingest,
     jobs,
     listen,
+    notifications,
     recordings,
     search,
     serve,
@@ -44,6 +46,8 @@ COMMANDS = (
     search,
     recordings,
     jobs,
+    channels,
+    notifications,
     index,
     up,
     serve,

@@ -19,7 +19,16 @@ from celery.signals import worker_ready, worker_shutting_down
 
 from soundpost.config import load_settings
 from soundpost.errors import StoreError
-from soundpost.jobs import EMBED, INDEX, RECONCILE_TASK, REEMBED, JobQueue, task_name
+from soundpost.jobs import (
+    COMPOSE_TASK,
+    EMBED,
+    INDEX,
+    NOTIFY,
+    RECONCILE_TASK,
+    REEMBED,
+    JobQueue,
+    task_name,
+)
 from soundpost.store.session import Store, open_store
 from soundpost_workers.app import app
 from soundpost_workers.hearing import Hearing, is_idle, start_anew
@@ -96,6 +105,26 @@ def index_task(job_id: int) -> None:
 
     process_id = os.getpid()
     build(store_of_process(process_id), load_settings(), job_id, worker_name(process_id))
+
+
+@app.task(name=task_name(NOTIFY))  # type: ignore[untyped-decorator]  # Celery publishes no types
+def notify_task(job_id: int) -> None:
+    """Deliver a notification."""
+    from soundpost.store.files import AudioFiles
+    from soundpost_workers.notify import Courier, deliver
+
+    process_id, settings = os.getpid(), load_settings()
+    files = AudioFiles(settings.resolved_objects_url)
+    store = store_of_process(process_id)
+    deliver(Courier(settings, store, files, worker_name(process_id)), job_id)
+
+
+@app.task(name=COMPOSE_TASK)  # type: ignore[untyped-decorator]  # Celery publishes no types
+def compose_task() -> None:
+    """Compose the notifications that are due."""
+    from soundpost_workers.notify import compose
+
+    compose(store_of_process(os.getpid()), job_queue(), load_settings())
 
 
 @app.task(name=RECONCILE_TASK)  # type: ignore[untyped-decorator]  # Celery publishes no types

@@ -24,10 +24,12 @@ from soundpost.service.parts import Parts
 from soundpost.service.problems import add_to_document, handle_problems
 from soundpost.service.routes import (
     audio,
+    channels,
     health,
     incidents,
     jobs,
     models,
+    notifications,
     recordings,
     rules,
     search,
@@ -83,7 +85,8 @@ def create_app(
     log_through_stdlib()
     app.add_middleware(RequestLog, observe=app.state.metrics.observe_request)
     handle_problems(app)
-    for subject in (recordings, audio, search, sources, jobs, models, health):
+    watching = (channels, notifications)
+    for subject in (recordings, audio, search, sources, jobs, models, *watching, health):
         app.include_router(subject.router)
     for watched in (incidents, rules, silences):
         app.include_router(watched.router)
