@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     reconcile_s: float = Field(
         default=10.0, ge=0.1, description="How often jobs are looked after whose message was lost."
     )
+    tick_s: float = Field(
+        default=5.0, ge=0.1, description="How often incidents that are over are looked for."
+    )
     resend_s: float = Field(
         default=60.0, ge=1, description="A message without effect is sent again after so long."
     )

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from soundpost.audio.recording import Remark
 from soundpost.config import Settings
 from soundpost.errors import DiskFullError, SoundpostError
-from soundpost.store import jobs
+from soundpost.store import baselines, jobs, rules
 from soundpost.store.jobs import BACKFILL, LIVE, NewJob, ToSend
 from soundpost.store.session import after_commit
 from soundpost.store.tables import Job, utc_now
@@ -169,6 +169,13 @@ class JobQueue:
         payload = {"recording": recording_id}
         new = NewJob(WATCH, f"{WATCH}:{recording_id}", WATCH, payload, source_id, priority)
         return self.add(session, new)
+
+    def watch_if_watched(
+        self, session: Session, recording_id: int, source_id: int, *, priority: int = LIVE
+    ) -> Job | None:
+        """Ask for a recording to be watched if its source has a baseline in use, or rules."""
+        watched = baselines.active(session, source_id) or rules.for_source(session, source_id)
+        return self.watch(session, recording_id, source_id, priority=priority) if watched else None
 
     def prepare_baseline(self, session: Session, baseline_id: int, *, then: str = "") -> Job:
         """Ask for a baseline to be prepared; `then` "activate" makes it the one that is used."""

@@ -54,7 +54,7 @@ CHECKS = (
     unsupported_method,
 )
 EXAMPLES = 15
-OPERATIONS = 39
+OPERATIONS = 54
 
 
 @pytest.fixture

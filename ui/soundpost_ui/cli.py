@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from soundpost.errors import InvalidValueError, SoundpostError
 from soundpost_ui import terminal
 from soundpost_ui.commands import (
+    baseline,
     channels,
     demo,
     doctor,
@@ -49,6 +50,7 @@ COMMANDS = (
     channels,
     notifications,
     index,
+    baseline,
     up,
     serve,
     doctor,

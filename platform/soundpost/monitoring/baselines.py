@@ -222,6 +222,15 @@ def activate(session: Session, baseline_id: int, actor: str, reason: str | None 
     return _noted(session, baselines.activate(session, baseline_id), actor, "activate", reason)
 
 
+def retire(session: Session, baseline_id: int, actor: str, reason: str | None = None) -> Baseline:
+    """Stop comparing a source with this version. Raises BaselineStateError if it is not active."""
+    baseline = baselines.get(session, baseline_id)
+    if baseline.state != "active":
+        raise BaselineStateError(f"version {baseline.version}", f"it is {baseline.state}")
+    retired = baselines.retire(session, baseline.source_id)
+    return _noted(session, retired, actor, "retire", reason)
+
+
 def _noted(
     session: Session, baseline: Baseline, actor: str, action: str, reason: str | None = None
 ) -> Baseline:

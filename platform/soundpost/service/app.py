@@ -24,6 +24,7 @@ from soundpost.service.parts import Parts
 from soundpost.service.problems import add_to_document, handle_problems
 from soundpost.service.routes import (
     audio,
+    baselines,
     channels,
     health,
     incidents,
@@ -85,11 +86,9 @@ def create_app(
     log_through_stdlib()
     app.add_middleware(RequestLog, observe=app.state.metrics.observe_request)
     handle_problems(app)
-    watching = (channels, notifications)
+    watching = (baselines, incidents, rules, silences, channels, notifications)
     for subject in (recordings, audio, search, sources, jobs, models, *watching, health):
         app.include_router(subject.router)
-    for watched in (incidents, rules, silences):
-        app.include_router(watched.router)
     app.include_router(search.json_router)
     _complete_document(app)
     return app

@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, undefer
 
 from soundpost.errors import BaselineStateError, InvalidValueError, UnknownBaselineError
+from soundpost.store import sources
 from soundpost.store.session import insert_new
 from soundpost.store.tables import Embedding, Recording, Source, Window, utc_now
 from soundpost.store.watch_tables import Baseline, BaselineRecording
@@ -40,16 +41,9 @@ class Prepared:
     summary: dict[str, Any]
 
 
-def hold_source(session: Session, source_id: int) -> Source:
-    """Let nobody else change the baselines or the watching of a source in this transaction."""
-    # SQLite has one writer anyway, and knows no such lock.
-    statement = select(Source).where(Source.id == source_id).with_for_update(of=Source)
-    return session.scalars(statement).one()
-
-
 def add(session: Session, new: NewBaseline, recording_ids: Sequence[int] = ()) -> Baseline:
     """Add the next version of a source's baseline."""
-    hold_source(session, new.source_id)
+    sources.hold(session, new.source_id)
     latest = select(func.max(Baseline.version)).where(Baseline.source_id == new.source_id)
     baseline = Baseline(
         source_id=new.source_id,
@@ -119,6 +113,16 @@ def learning(session: Session, until: datetime) -> list[Baseline]:
     return list(session.scalars(statement.order_by(Baseline.id)))
 
 
+def followed(session: Session, baseline: Baseline, model_id: int) -> bool:
+    """Whether a version was made of this one in another model's space, whatever became of it."""
+    statement = select(Baseline.id).where(
+        Baseline.source_id == baseline.source_id,
+        Baseline.model_id == model_id,
+        Baseline.id > baseline.id,
+    )
+    return session.scalar(statement.limit(1)) is not None
+
+
 def recording_ids(session: Session, baseline_id: int) -> list[int]:
     """Return the recordings that a baseline refers to and that are still there, by id."""
     statement = select(BaselineRecording.recording_id)
@@ -175,7 +179,7 @@ def activate(session: Session, baseline_id: int, *, now: datetime | None = None)
     """
     moment = now or utc_now()
     baseline = get(session, baseline_id)
-    hold_source(session, baseline.source_id)
+    sources.hold(session, baseline.source_id)
     session.refresh(baseline, ["state"])
     if baseline.state not in ("ready", "active", "retired") or baseline.calibration is None:
         raise BaselineStateError(f"version {baseline.version}", f"it is {baseline.state}")
@@ -193,7 +197,7 @@ def activate(session: Session, baseline_id: int, *, now: datetime | None = None)
 
 def retire(session: Session, source_id: int, *, now: datetime | None = None) -> Baseline:
     """Stop watching a source by its baseline. Raises BaselineStateError if it has none."""
-    hold_source(session, source_id)
+    sources.hold(session, source_id)
     baseline = active(session, source_id)
     if baseline is None:
         raise BaselineStateError(source_id, "no baseline is active")

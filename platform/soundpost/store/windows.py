@@ -206,3 +206,10 @@ def tags_of(session: Session, window_ids: Sequence[int], model_id: int) -> list[
         for window_id, label, probability in session.execute(statement):
             tags[window_id][label] = probability
     return [tags[window_id] for window_id in window_ids]
+
+
+def models_of(session: Session, recording_id: int) -> list[int]:
+    """Return the models that have embedded windows of a recording, the oldest first."""
+    statement = select(Embedding.model_id).join(Window, Window.id == Embedding.window_id)
+    found = statement.where(Window.recording_id == recording_id).distinct()
+    return sorted(session.scalars(found))

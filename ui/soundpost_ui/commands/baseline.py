@@ -189,12 +189,16 @@ def accept_command(
 @app.command("retire")
 def retire_command(source: SourceArgument, reason: Reason = "", by: Actor = None) -> None:
     """Stop comparing what a source records with its baseline."""
+    from soundpost.errors import BaselineStateError
     from soundpost.monitoring import baselines as watching
-    from soundpost.store import sources
+    from soundpost.store import baselines, sources
 
     with open_workspace() as workspace, workspace.store.session() as session:
         place = sources.by_name(session, source)
-        retired = watching.retire(session, place.id, who(by), reason or None)
+        used = baselines.active(session, place.id)
+        if used is None:
+            raise BaselineStateError(source, "no baseline is active")
+        retired = watching.retire(session, used.id, who(by), reason or None)
         terminal.say(f"{source} is not compared with version {retired.version} any more.")
 
 
