@@ -133,7 +133,7 @@ def add_command(
         check_rule(kind.value, settings, seconds(hold))
         with workspace.store.session() as session:
             new = rules.NewRule(
-                name=name or " ".join((kind.value, text or "", source or tag or "")).strip(),
+                name=name or " ".join(filter(None, (kind.value, text, source or tag))),
                 kind=kind.value,
                 created_by=who(actor),
                 settings=settings,
