@@ -525,7 +525,7 @@ RULES = (
 )
 ACTIONS = (review.acknowledge, review.resolve, review.dismiss, review.reopen)
 STEP_S = 60.0
-EXAMPLES = 12
+EXAMPLES = 10
 
 
 class AnythingHappens(RuleBasedStateMachine):
@@ -619,6 +619,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.every_step_is_on_record()
 
 
+@pytest.mark.slow
 def test_whatever_happens_incidents_are_single_recorded_and_end(store: Store) -> None:
     AnythingHappens.opened_store = store
     machine = AnythingHappens.TestCase
