@@ -48,7 +48,7 @@ def incident(number: int = 7, **changes: object) -> NotifiedIncident:
         "changes": ["opened"],
         "opened_at": OPENED,
         "opened_at_local": OPENED.astimezone(BERLIN),
-        "evidence": {"p_value": 0.000123, "method": "knn", "windows": [1, 2]},
+        "evidence": {"rule_id": 3, "p_value": 0.000123, "method": "knn", "windows": [1, 2]},
         "link": f"https://sound.example.org/incidents/{number}",
         "clip": NotifiedClip(
             recording_id=1, start_s=5.0, end_s=15.0, link="https://sound.example.org/clip"

@@ -160,11 +160,13 @@ def _block(incident: NotifiedIncident) -> str:
 
 
 def _facts(evidence: Mapping[str, Any]) -> str:
-    """Write the plain numbers and words of evidence; what is nested is for machines."""
+    """Write the plain numbers and words of evidence; ids and what is nested are for machines."""
     plain = [
         f"{one_line(name).replace('_', ' ')} {_fact(value)}"
         for name, value in evidence.items()
-        if isinstance(value, str | int | float) and not isinstance(value, bool)
+        if isinstance(value, str | int | float)
+        and not isinstance(value, bool)
+        and not name.endswith("_id")
     ]
     return ", ".join(plain[:_MOST_FACTS])
 
