@@ -1,0 +1,111 @@
+"""The flights of a drone, heard by its own microphone, with the noise of other places mixed in.
+
+Two missions (`origin`) of flights with whole propellers (normal) and broken ones. Development uses
+one mission alone; the figures that are reported use the other one for testing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundpost.training.data import load_clips, load_waves, unit_wave
+
+FloatArray = NDArray[np.float32]
+
+DEVELOPMENT_MISSION = "cw_square"
+TEST_MISSION = "cw_f8"
+# Clean, then noise as loud as the flight and louder.
+NOISE_LEVELS_DB: tuple[float | None, ...] = (None, 0.0, -5.0, -10.0, -15.0)
+# Room for noise far above the flight; the same for all, so that levels keep their meaning.
+GAIN = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Flights:
+    """Waves [N] at 16 kHz. baseline: half of one mission's normal flights, normal, broken: to test.
+
+    own_normal: the other half of the baseline's mission, never heard before either.
+    """
+
+    baseline: list[FloatArray]
+    own_normal: list[FloatArray]
+    normal: list[FloatArray]
+    broken: list[FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Clips of ESC-50 by what they may be mixed with, so that no clip is heard on both sides."""
+
+    baseline: list[FloatArray]
+    test: list[FloatArray]
+
+
+def load_flights(data: Path, cache: Path, development: bool) -> Flights:
+    """Load the flights. Raises DataMissingError.
+
+    The baseline is every other normal flight of the development mission. In development the test is
+    the rest of that mission; otherwise it is the whole other mission.
+    """
+    own_normal, own_broken = _mission(data, cache, DEVELOPMENT_MISSION)
+    baseline, rest = own_normal[::2], own_normal[1::2]
+    if development:
+        return Flights(baseline, rest, rest, own_broken)
+    return Flights(baseline, rest, *_mission(data, cache, TEST_MISSION))
+
+
+def load_noise(data: Path, cache: Path, development: bool) -> Noise:
+    """Load the clips of noise: folds 1 and 2 for baselines, 3 (development) or 4 for tests."""
+    clips = load_clips(data)
+    waves = load_waves(data, clips, cache)
+    folds: dict[int, list[FloatArray]] = {1: [], 2: [], 3: [], 4: []}
+    for clip, wave in zip(clips, waves, strict=True):
+        if clip.dataset == "esc50" and clip.fold in folds and np.abs(wave).max() > 100:
+            folds[clip.fold].append(unit_wave(wave))
+    return Noise(folds[1] + folds[2], folds[3] if development else folds[4])
+
+
+def _mission(data: Path, cache: Path, origin: str) -> tuple[list[FloatArray], list[FloatArray]]:
+    clips = load_clips(data)
+    waves = load_waves(data, clips, cache)
+    sorted_out: dict[str, list[FloatArray]] = {"normal": [], "broken": []}
+    for clip, wave in zip(clips, waves, strict=True):
+        if clip.dataset == "uav" and clip.origin == origin:
+            sorted_out[clip.label].append(unit_wave(wave) * np.float32(GAIN))
+    return sorted_out["normal"], sorted_out["broken"]
+
+
+def with_noise(
+    waves: Sequence[FloatArray],
+    clips: Sequence[FloatArray],
+    snr_db: float | None,
+    rng: np.random.Generator,
+) -> list[FloatArray]:
+    """Mix clips, one after the other, into waves at a signal-to-noise ratio; None leaves them clean.
+
+    Each clip is as loud as the others, and the wave's own mean power is the signal.
+    """
+    if snr_db is None:
+        return list(waves)
+    return [_noisy(wave, clips, snr_db, rng) for wave in waves]
+
+
+def _noisy(
+    wave: FloatArray, clips: Sequence[FloatArray], snr_db: float, rng: np.random.Generator
+) -> FloatArray:
+    pieces: list[FloatArray] = []
+    while sum(map(len, pieces)) < len(wave):
+        clip = clips[int(rng.integers(len(clips)))]
+        pieces.append(clip / max(_rms(clip), 1e-6))
+    noise = np.concatenate(pieces)[: len(wave)]
+    level = _rms(wave) * 10.0 ** (-snr_db / 20.0)
+    return np.asarray(wave + np.float32(level) * noise, np.float32)
+
+
+def _rms(wave: FloatArray) -> float:
+    return float(np.sqrt(np.square(wave, dtype=np.float64).mean()))
