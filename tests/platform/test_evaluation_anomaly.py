@@ -19,7 +19,7 @@ from soundpost.evaluation.flight_scores import (
     score_ours,
     score_peers,
 )
-from soundpost.evaluation.flights import Flights, Noise, with_noise
+from soundpost.evaluation.flights import Flights, Noise, noise_level, with_noise
 from soundpost.evaluation.metrics import area_under_roc
 from soundpost.evaluation.motor import measure_changes
 from soundpost.evaluation.observing import Listener, join, recording_means
@@ -84,14 +84,16 @@ def test_means_stay_within_a_recording() -> None:
 # --- material -----------------------------------------------------------------------------------
 
 
-def test_noise_is_as_loud_as_said() -> None:
+def test_noise_is_as_loud_as_said_in_every_wave() -> None:
     rng = np.random.default_rng(0)
-    wave, clips = tone(300, 4, 0), [rng.normal(size=8000).astype(np.float32) for _ in range(3)]
+    quiet, clips = tone(300, 4, 0), [rng.normal(size=8000).astype(np.float32) for _ in range(3)]
     for snr_db in (0.0, -10.0):
-        (mixed,) = with_noise([wave], clips, snr_db, np.random.default_rng(1))
-        ratio = np.square(wave).mean() / np.square(mixed - wave).mean()
-        assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.1)
-    assert with_noise([wave], clips, None, rng)[0] is wave
+        level = noise_level([quiet], snr_db)
+        for wave in (quiet, 4 * quiet):
+            (mixed,) = with_noise([wave], clips, level, np.random.default_rng(1))
+            ratio = np.square(quiet).mean() / np.square(mixed - wave).mean()
+            assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.1)
+    assert with_noise([quiet], clips, noise_level([quiet], None), rng)[0] is quiet
 
 
 def test_a_splice_is_as_loud_over_the_background_as_said() -> None:

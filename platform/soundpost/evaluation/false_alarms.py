@@ -6,13 +6,14 @@ the other half are unseen normal sound, its broken flights are the change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from soundpost.evaluation.flights import Noise, with_noise
+from soundpost.evaluation.flights import Noise, noise_level, with_noise
 from soundpost.evaluation.observing import Listener
 from soundpost.evaluation.watching import HOUR_S, Watch, make_watch
 from soundpost.monitoring.observations import Observations
@@ -69,15 +70,17 @@ def watch_level(
     normal: of one mission; every other one is the baseline.
     """
     rng = np.random.default_rng(seed)
-    baseline = with_noise(normal[::2], noise.baseline, snr_db, rng)
+    level = noise_level(normal[::2], snr_db)
+    baseline = with_noise(normal[::2], noise.baseline, level, rng)
     watch = make_watch(listener.observe(baseline, WINDOW_S), STATED_S)
     unseen = normal[1::2]
-    heard = _heard(watch, listener, unseen, noise, snr_db, rounds, rng)
+    mix = partial(with_noise, clips=noise.test, noise_rms=level, rng=rng)
+    heard = _heard(watch, listener, unseen, mix, 1 if snr_db is None else rounds)
     order = _clean_order(heard, rng) if snr_db is None else rng.permutation(len(heard)).tolist()
     alarms = _alarms(watch, [heard[n] for n in order])
     lengths = [len(heard[n]) for n in order]
     low, high = _interval(alarms, lengths, [n % len(unseen) for n in order], rng)
-    changed = listener.observe(with_noise(broken, noise.test, snr_db, rng), WINDOW_S)
+    changed = listener.observe(mix(broken), WINDOW_S)
     delays = _delays(watch, changed, heard, rng)
     return WatchedLevel(
         snr_db=snr_db,
@@ -95,15 +98,13 @@ def _heard(
     watch: Watch,
     listener: Listener,
     unseen: Sequence[FloatArray],
-    noise: Noise,
-    snr_db: float | None,
+    mix: Callable[[Sequence[FloatArray]], list[FloatArray]],
     rounds: int,
-    rng: np.random.Generator,
 ) -> list[list[float]]:
     """The p-values of every unseen flight in every round, one flight after the other."""
     found = []
-    for _ in range(1 if snr_db is None else rounds):
-        observed = listener.observe(with_noise(unseen, noise.test, snr_db, rng), WINDOW_S)
+    for _ in range(rounds):
+        observed = listener.observe(mix(unseen), WINDOW_S)
         p_values = watch.p_values(observed)
         found += [p_values[observed.recording_ids == n].tolist() for n in range(len(unseen))]
     return found

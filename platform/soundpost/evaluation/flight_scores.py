@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from soundpost.evaluation.flights import Flights, Noise, with_noise
+from soundpost.evaluation.flights import Flights, Noise, noise_level, with_noise
 from soundpost.evaluation.metrics import area_under_roc
 from soundpost.evaluation.observing import Listener, cut, recording_means
 from soundpost.evaluation.peers import fit_mel_mahalanobis, train_autoencoder
@@ -52,10 +52,11 @@ class Mixtures:
 def mixtures(flights: Flights, noise: Noise, snr_db: float | None, seed: int) -> Mixtures:
     """Mix noise into all flights, the baseline's too: it is recorded where one watches."""
     rng = np.random.default_rng(seed)
+    level = noise_level(flights.baseline, snr_db)
     return Mixtures(
-        with_noise(flights.baseline, noise.baseline, snr_db, rng),
-        with_noise(flights.normal, noise.test, snr_db, rng),
-        with_noise(flights.broken, noise.test, snr_db, rng),
+        with_noise(flights.baseline, noise.baseline, level, rng),
+        with_noise(flights.normal, noise.test, level, rng),
+        with_noise(flights.broken, noise.test, level, rng),
     )
 
 

@@ -21,8 +21,6 @@ DEVELOPMENT_MISSION = "cw_square"
 TEST_MISSION = "cw_f8"
 # Clean, then noise as loud as the flight and louder.
 NOISE_LEVELS_DB: tuple[float | None, ...] = (None, 0.0, -5.0, -10.0, -15.0)
-# Room for noise far above the flight; the same for all, so that levels keep their meaning.
-GAIN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,35 +74,43 @@ def _mission(data: Path, cache: Path, origin: str) -> tuple[list[FloatArray], li
     sorted_out: dict[str, list[FloatArray]] = {"normal": [], "broken": []}
     for clip, wave in zip(clips, waves, strict=True):
         if clip.dataset == "uav" and clip.origin == origin:
-            sorted_out[clip.label].append(unit_wave(wave) * np.float32(GAIN))
+            sorted_out[clip.label].append(unit_wave(wave))
     return sorted_out["normal"], sorted_out["broken"]
 
 
 def with_noise(
     waves: Sequence[FloatArray],
     clips: Sequence[FloatArray],
-    snr_db: float | None,
+    noise_rms: float,
     rng: np.random.Generator,
 ) -> list[FloatArray]:
-    """Mix clips, one after the other, into waves at a signal-to-noise ratio; None leaves them clean.
+    """Mix clips, one after the other and each as loud as the others, into waves; 0 leaves them.
 
-    Each clip is as loud as the others, and the wave's own mean power is the signal.
+    The noise is as loud in every wave: a place does not turn louder because a machine does.
+    """
+    return [_noisy(wave, clips, noise_rms, rng) for wave in waves] if noise_rms else list(waves)
+
+
+def noise_level(normal: Sequence[FloatArray], snr_db: float | None) -> float:
+    """Return the RMS of noise at a ratio to the mean power of normal sound; 0 for None.
+
+    One level for a machine, as in MIMII (Purohit et al. 2019).
     """
     if snr_db is None:
-        return list(waves)
-    return [_noisy(wave, clips, snr_db, rng) for wave in waves]
+        return 0.0
+    power = np.mean([np.square(wave, dtype=np.float64).mean() for wave in normal])
+    return float(np.sqrt(power)) * 10.0 ** (-snr_db / 20.0)
 
 
 def _noisy(
-    wave: FloatArray, clips: Sequence[FloatArray], snr_db: float, rng: np.random.Generator
+    wave: FloatArray, clips: Sequence[FloatArray], noise_rms: float, rng: np.random.Generator
 ) -> FloatArray:
     pieces: list[FloatArray] = []
     while sum(map(len, pieces)) < len(wave):
         clip = clips[int(rng.integers(len(clips)))]
         pieces.append(clip / max(_rms(clip), 1e-6))
     noise = np.concatenate(pieces)[: len(wave)]
-    level = _rms(wave) * 10.0 ** (-snr_db / 20.0)
-    return np.asarray(wave + np.float32(level) * noise, np.float32)
+    return np.asarray(wave + np.float32(noise_rms) * noise, np.float32)
 
 
 def _rms(wave: FloatArray) -> float:
