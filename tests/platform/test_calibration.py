@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soundpost.errors import BaselineTooSmallError, BrokenCalibrationError
-from soundpost.monitoring.calibration import Calibration, calibrate, fit_tail
+from soundpost.monitoring.calibration import Calibration, calibrate
+from soundpost.monitoring.tail import fit_tail
 
 UNITS = np.arange(200) // 20
 

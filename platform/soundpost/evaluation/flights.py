@@ -21,6 +21,8 @@ DEVELOPMENT_MISSION = "cw_square"
 TEST_MISSION = "cw_f8"
 # Clean, then noise as loud as the flight and louder.
 NOISE_LEVELS_DB: tuple[float | None, ...] = (None, 0.0, -5.0, -10.0, -15.0)
+_SPREAD_DB = 6.0
+_SKIPPED = 80_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +86,10 @@ def with_noise(
     noise_rms: float,
     rng: np.random.Generator,
 ) -> list[FloatArray]:
-    """Mix clips, one after the other and each as loud as the others, into waves; 0 leaves them.
+    """Mix clips, one after the other, into waves; a noise of 0 leaves them as they are.
 
-    The noise is as loud in every wave: a place does not turn louder because a machine does.
+    Clips are `noise_rms` loud, give or take 6 dB, and begin anywhere in a window, or the level of a
+    window would be the same in all. The noise does not turn louder because the machine does.
     """
     return [_noisy(wave, clips, noise_rms, rng) for wave in waves] if noise_rms else list(waves)
 
@@ -99,17 +102,19 @@ def noise_level(normal: Sequence[FloatArray], snr_db: float | None) -> float:
     if snr_db is None:
         return 0.0
     power = np.mean([np.square(wave, dtype=np.float64).mean() for wave in normal])
-    return float(np.sqrt(power)) * 10.0 ** (-snr_db / 20.0)
+    return float(np.sqrt(power) * 10.0 ** (-snr_db / 20.0))
 
 
 def _noisy(
     wave: FloatArray, clips: Sequence[FloatArray], noise_rms: float, rng: np.random.Generator
 ) -> FloatArray:
+    skipped = int(rng.integers(_SKIPPED))
     pieces: list[FloatArray] = []
-    while sum(map(len, pieces)) < len(wave):
+    while sum(map(len, pieces)) < skipped + len(wave):
         clip = clips[int(rng.integers(len(clips)))]
-        pieces.append(clip / max(_rms(clip), 1e-6))
-    noise = np.concatenate(pieces)[: len(wave)]
+        gain = 10.0 ** (rng.uniform(-_SPREAD_DB, _SPREAD_DB) / 20.0)
+        pieces.append(clip * np.float32(gain / max(_rms(clip), 1e-6)))
+    noise = np.concatenate(pieces)[skipped : skipped + len(wave)]
     return np.asarray(wave + np.float32(noise_rms) * noise, np.float32)
 
 

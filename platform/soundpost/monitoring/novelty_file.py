@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from soundpost.errors import BrokenCalibrationError
-from soundpost.monitoring.acoustic_distance import AcousticDistance
+from soundpost.monitoring.acoustic_distance import AcousticDistance, Groups
 from soundpost.monitoring.folds import Folds
 from soundpost.monitoring.neighbours import Neighbours
 from soundpost.monitoring.novelty import (
@@ -27,7 +27,8 @@ from soundpost.monitoring.novelty import (
 
 _VERSION = 1
 _NEIGHBOUR_ARRAYS = ("vectors", "rows", "scale2", "centre", "axes")
-_ACOUSTIC_ARRAYS = ("centre", "spread", "correlation", "vectors")
+_ACOUSTIC_ARRAYS = ("knots", "threshold", "scale", "shape", "vectors")
+_GROUP_ARRAYS = ("centre", "spread", "roots", "starts", "members")
 _FOLD_ARRAYS = ("unit", "fold", "starts_s", "ends_s")
 _SCORE_ARRAYS = ("novelty", "nearest", "second")
 
@@ -76,7 +77,8 @@ def restore(raw: bytes) -> Novelty:
 def _dump_part(name: str, part: Part, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     if isinstance(part, AcousticPart):
         _put(arrays, name, part.distance, _ACOUSTIC_ARRAYS)
-        return {"bands": part.distance.bands}
+        _put(arrays, f"{name}.groups", part.distance.groups, _GROUP_ARRAYS)
+        return {"bands": part.distance.bands, "rarity": part.distance.rarity}
     assert isinstance(part, WindowPart | FramePart)
     _put(arrays, name, part.neighbours, _NEIGHBOUR_ARRAYS)
     if isinstance(part, WindowPart):
@@ -90,7 +92,8 @@ def _restore_part(name: str, header: dict[str, Any], arrays: dict[str, np.ndarra
         raise ValueError(f"unknown part {name}")
     if name == "acoustics":
         found = _get(arrays, name, _ACOUSTIC_ARRAYS)
-        return AcousticPart(AcousticDistance(bands=header["bands"], **found))
+        groups = Groups(**_get(arrays, f"{name}.groups", _GROUP_ARRAYS))
+        return AcousticPart(AcousticDistance(groups=groups, **header, **found))
     neighbours = Neighbours(k=header["k"], **_get(arrays, name, _NEIGHBOUR_ARRAYS))
     if name == "windows":
         return WindowPart(neighbours)
