@@ -37,7 +37,7 @@ class NoveltyOptions:
     k: int = 1
     density_k: int = 4
     whitening: float = 0.0
-    loudest_seconds: int = 3
+    loudest_seconds: int = 5
     shrinkage: float = 0.2
     weights: Mapping[str, float] = field(
         default_factory=lambda: {"windows": 0.0, "frames": 1.0, "acoustics": 1.0}
