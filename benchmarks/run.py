@@ -329,6 +329,8 @@ def main() -> None:
     keep = sections(options.out)
     keep |= {part.split("\n", 1)[0]: part for part in parts[1:]}
     titles = [f"## {name.capitalize()}" for name in names]
+    # What others wrote (watching) follows as it is.
+    titles += [title for title in keep if title not in titles]
     ordered = [keep[title] for title in titles if title in keep]
     options.out.write_text("\n".join([parts[0], *ordered]), encoding="utf-8")
 

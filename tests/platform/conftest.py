@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -27,6 +28,7 @@ from soundpost.config import Settings
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.models.placeholder import ToneEncoder
+from soundpost.monitoring.observations import Observations
 from soundpost.service.app import create_app
 from soundpost.store import recordings
 from soundpost.store.files import AudioFiles
@@ -211,3 +213,58 @@ def _serving(app: FastAPI) -> Iterator[str]:
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive(), "the service did not stop"
+
+
+@pytest.fixture
+def make_observations() -> Callable[..., Observations]:
+    """Windows around a few points of the sphere, as a source with a few usual sounds gives them."""
+    return _observations
+
+
+def _observations(
+    windows: int = 120,
+    recordings: int = 6,
+    *,
+    seed: int = 0,
+    shift: float = 0.0,
+    level_db: float = 0.0,
+    bands: int = 26,
+    dimension: int = 32,
+    seconds: int = 5,
+    start_s: float = 1.7e9,
+    spread: float = 0.4,
+) -> Observations:
+    """spread is that of windows around the usual sounds; shift moves vectors and frames off
+    them, level_db the acoustics."""
+    rng = np.random.default_rng(seed)
+    usual = np.random.default_rng(99).normal(size=(4, dimension))
+    vectors = usual[rng.integers(4, size=windows)] + spread * rng.normal(size=(windows, dimension))
+    frames = np.repeat(vectors, seconds, axis=0)
+    frames = frames + 0.4 * rng.normal(size=frames.shape)
+    return Observations(
+        window_ids=np.arange(windows) + 1000,
+        recording_ids=np.arange(windows) * recordings // windows + 10,
+        starts_s=start_s + 5.0 * np.arange(windows),
+        durations_s=np.full(windows, 5.0),
+        vectors=_unit(vectors + shift),
+        frames=_unit(frames + shift),
+        frame_windows=np.repeat(np.arange(windows), seconds),
+        acoustics=tuple(_document(rng, level_db, bands) for _ in range(windows)),
+    )
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _document(rng: np.random.Generator, level_db: float, bands: int) -> dict[str, Any]:
+    level = -40.0 + level_db + rng.normal()
+    return {
+        "level_dbfs": level,
+        "a_level_dbfs": level - 3.0 + 0.3 * rng.normal(),
+        "third_octave_dbfs": (level - 14.0 + rng.normal(size=bands)).tolist(),
+        "centroid_hz": 900.0 * float(np.exp(0.1 * rng.normal())),
+        "flatness": 0.1 * float(np.exp(0.1 * rng.normal())),
+        "modulation": np.abs(0.1 + 0.02 * rng.normal(size=4)).tolist(),
+        "onsets_per_s": float(rng.integers(3)),
+    }

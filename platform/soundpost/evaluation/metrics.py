@@ -30,6 +30,30 @@ def average_precision(scores: FloatArray, relevant: BoolArray) -> float:
     return average_precision_at(scores, relevant, len(scores))
 
 
+def area_under_roc(scores: FloatArray, positive: BoolArray, max_fpr: float = 1.0) -> float:
+    """Return the area under the ROC curve of scores [N] up to a false positive rate.
+
+    With max_fpr below 1 it is standardised as McClish (1989) did, so that chance is 0.5 and a
+    perfect ranking 1, the partial AUC of DCASE task 2. NaN where one of the classes is missing.
+    """
+    count, negatives = int(positive.sum()), int((~positive).sum())
+    if count == 0 or negatives == 0:
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    # Equal scores are one step of the curve, or their order would matter.
+    last = np.r_[np.flatnonzero(np.diff(ranked)), len(ranked) - 1]
+    hits = np.r_[0.0, np.cumsum(positive[order])[last] / count]
+    misses = np.r_[0.0, np.cumsum(~positive[order])[last] / negatives]
+    if max_fpr >= 1.0:
+        return float(np.trapezoid(hits, misses))
+    inside = misses < max_fpr
+    at_end = float(np.interp(max_fpr, misses, hits))
+    area = float(np.trapezoid(np.r_[hits[inside], at_end], np.r_[misses[inside], max_fpr]))
+    least = max_fpr * max_fpr / 2.0
+    return 0.5 * (1.0 + (area - least) / (max_fpr - least))
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean and its 95 % bootstrap interval."""

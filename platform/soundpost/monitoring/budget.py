@@ -7,7 +7,7 @@ from held-out p-values of the reference, drawn in blocks (whole recordings, or s
 ones; block bootstrap, Künsch 1989):
 
 1. Each bet is divided by a mean so great that the product over a block has a mean of at most 1, for
-   four of five references that could have been recorded instead. What is left is an e-detector over
+   19 of 20 references that could have been recorded instead. What is left is an e-detector over
    blocks, however much the windows of a block have in common.
 2. The time between false alarms is counted at a range of thresholds, and the thresholds are raised
    until it is the budget. Evidence of this kind has a tail that is a power (Kesten 1973): the
@@ -36,6 +36,7 @@ _REPLICATE_STEPS = 1000
 _GRID = 24
 _FEWEST_ALARMS = 10
 _TEMPER_REPLICATES = 200
+_TEMPER_CONFIDENCE = 0.95
 _GREATEST_TEMPER = 20.0
 # The thresholds hold for this share of the references that could have been recorded instead.
 _CONFIDENCE = 0.8
@@ -162,7 +163,13 @@ def tempering(bets: DoubleArray, drawn: Sequences, rng: np.random.Generator) -> 
     counts = rng.multinomial(blocks, np.full(blocks, 1.0 / blocks), _TEMPER_REPLICATES)
     weights = np.vstack([np.ones((1, blocks)), counts]) / blocks
     roots = [_temper(sums[:, k], drawn.length, weights) for k in range(bets.shape[1])]
-    return np.exp([max(0.0, root[0], float(np.quantile(root[1:], _CONFIDENCE))) for root in roots])
+    # What is watched is as uncertain as the reference was, hence the root of two.
+    found = [
+        root[0]
+        + np.sqrt(2.0) * max(0.0, float(np.quantile(root[1:], _TEMPER_CONFIDENCE)) - root[0])
+        for root in roots
+    ]
+    return np.exp(np.maximum(found, 0.0))
 
 
 def _temper(sums: DoubleArray, length: IdArray, weights: DoubleArray) -> DoubleArray:

@@ -19,53 +19,11 @@ import numpy as np
 from soundpost.errors import BaselineTooSmallError, BrokenCalibrationError
 from soundpost.monitoring.contexts import ALL
 from soundpost.monitoring.observations import DoubleArray, IdArray
+from soundpost.monitoring.tail import Tail, fit_tail
 
 MIN_CONTEXT_WINDOWS: Final = 50
 SMALLEST_P: Final = 1e-12
 _VERSION = 1
-_TAIL_SHARE = 0.1
-_TAIL_MIN = 10
-# A tail that ends, or is lighter than exponential, is never assumed from few scores.
-_SHAPE_RANGE = (0.0, 0.5)
-
-
-@dataclass(frozen=True)
-class Tail:
-    """A generalised Pareto distribution above a threshold, for scores beyond the greatest one.
-
-    Fitted by probability-weighted moments (Hosking and Wallis 1987). threshold, scale: in units of
-    novelty; shape: at least 0, exponential or heavier.
-    """
-
-    threshold: float
-    scale: float
-    shape: float
-
-    def survival(self, novelty: DoubleArray) -> DoubleArray:
-        """Return the share [N] of the tail beyond novelty [N]."""
-        above = np.maximum(novelty - self.threshold, 0.0) / self.scale
-        if self.shape < 1e-9:
-            return np.asarray(np.exp(-above))
-        return np.asarray((1.0 + self.shape * above) ** (-1.0 / self.shape))
-
-
-def fit_tail(scores: DoubleArray) -> Tail | None:
-    """Fit the greatest tenth of scores [N], at least 10; None where they do not spread."""
-    count = max(_TAIL_MIN, round(_TAIL_SHARE * len(scores)))
-    if len(scores) <= count:
-        return None
-    ordered = np.sort(scores)
-    threshold = float(ordered[-count - 1])
-    excess = ordered[-count:] - threshold
-    mean = float(excess.mean())
-    if mean <= 1e-9:
-        return None
-    # b1 weighs each excess by the share of smaller ones.
-    b1 = float((np.arange(count) / (count - 1) * excess).mean())
-    a1 = mean - b1
-    raw = 2.0 - mean / (mean - 2.0 * a1) if mean > 2.0 * a1 + 1e-12 else _SHAPE_RANGE[1]
-    shape = float(np.clip(raw, *_SHAPE_RANGE))
-    return Tail(threshold, mean * (1.0 - shape), shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +39,9 @@ class _Reference:
         p = np.asarray((1.0 + at_least) / (1.0 + count), np.float64)
         if self.tail is not None:
             beyond = novelty > self.scores[-1]
-            ratio = self.tail.survival(novelty) / self.tail.survival(self.scores[-1:])
+            ratio = self.tail.survival(novelty) / np.maximum(
+                self.tail.survival(self.scores[-1:]), 1e-300
+            )
             p[beyond] *= np.minimum(ratio[beyond], 1.0)
         return np.asarray(np.clip(p, SMALLEST_P, 1.0))
 

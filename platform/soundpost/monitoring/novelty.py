@@ -37,10 +37,10 @@ class NoveltyOptions:
     k: int = 1
     density_k: int = 4
     whitening: float = 0.0
-    loudest_seconds: int = 2
+    loudest_seconds: int = 5
     shrinkage: float = 0.2
     weights: Mapping[str, float] = field(
-        default_factory=lambda: {"windows": 1.0, "frames": 1.0, "acoustics": 1.0}
+        default_factory=lambda: {"windows": 0.0, "frames": 1.0, "acoustics": 1.0}
     )
     seed: int = 0
 
@@ -50,7 +50,7 @@ class Scores:
     """What scoring says of N windows.
 
     novelty: [N], greater is stranger, in the units of the method. parts: [N] each, before any
-    standardising (1 is about as far as the reference is from itself). nearest: [N] the reference
+    standardising (of vectors, 1 is about as far as the reference is from itself). nearest: [N] the reference
     row that each window is nearest to. second: [N] the second from the window's start that is
     strangest, 0 where seconds were not compared.
     """
@@ -193,7 +193,9 @@ def _fit_parts(
         neighbours = _neighbours(reference.frames, units[owners], options)
         parts["frames"] = FramePart(neighbours, owners, options.loudest_seconds)
     if "acoustics" in names:
-        parts["acoustics"] = AcousticPart(fit_acoustics(reference.acoustics, options.shrinkage))
+        parts["acoustics"] = AcousticPart(
+            fit_acoustics(reference.acoustics, units, options.shrinkage)
+        )
     return parts
 
 

@@ -18,7 +18,7 @@ FEWEST_RECORDINGS: Final = 5
 # Strangest windows in a row that the fast detector may need before it fires.
 _MOST_WINDOWS_TO_FIRE = 12
 # Share of the spread of scores that lies between recordings, above which they differ.
-_UNSTABLE_SHARE = 0.5
+_UNSTABLE_SHARE = 0.2
 _HALVES_GAP = 1.0
 # A recording this many robust deviations above the others does not belong to them.
 _OUTLYING = 4.0
