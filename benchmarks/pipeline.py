@@ -36,9 +36,10 @@ class BrokerResult:
 
 @dataclass(frozen=True)
 class ScalingResult:
-    """Seconds of audio embedded in a second of wall clock, by worker processes."""
+    """Seconds of audio embedded in a second of wall clock, by worker processes and cores."""
 
     processes: int
+    cores: int
     audio_s_per_s: float
 
 
@@ -54,13 +55,17 @@ def brokers(messages: int = 300) -> Iterator[BrokerResult]:
             yield _measure("Redis", Path(name), {"SOUNDPOST_BROKER_URL": redis_url}, messages)
 
 
-def scaling(
-    files: Path, limit: int, processes: tuple[int, ...] = (1, 2)
-) -> Iterator[ScalingResult]:
-    """Embed the same files with workers of one compute thread each."""
-    for count in processes:
+def scaling(files: Path, limit: int) -> Iterator[ScalingResult]:
+    """Embed the same files with one process on one core, one on two, and two on two.
+
+    Each process computes with one thread, but decodes beside it, so that one is not held to a core
+    unless it is told to.
+    """
+    for processes, cores in ((1, 1), (1, 2), (2, 2)):
         with tempfile.TemporaryDirectory() as name:
-            yield ScalingResult(count, _embed(files, Path(name), count, limit))
+            yield ScalingResult(
+                processes, cores, _embed(files, Path(name), processes, cores, limit)
+            )
 
 
 def _environment(home: Path, more: dict[str, str]) -> dict[str, str]:
@@ -147,7 +152,7 @@ def _redis(home: Path) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-def _embed(files: Path, home: Path, processes: int, limit: int) -> float:
+def _embed(files: Path, home: Path, processes: int, cores: int, limit: int) -> float:
     from soundpost.archive.discover import Discovery, Selection, find_files
     from soundpost.archive.plan import IngestOptions
     from soundpost.archive.register import register
@@ -161,7 +166,8 @@ def _embed(files: Path, home: Path, processes: int, limit: int) -> float:
     store = open_store(url)
     found = find_files([files], Selection()).files[: limit + 1]
     env = _environment(home, {"SOUNDPOST_THREADS": "1", "SOUNDPOST_RECONCILE_S": "0.5"})
-    soundpost = [sys.executable, "-m", "soundpost_ui"]
+    allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))
+    soundpost = ["taskset", "--cpu-list", allowed, sys.executable, "-m", "soundpost_ui"]
 
     def embedded() -> int:
         with store.reading() as session:

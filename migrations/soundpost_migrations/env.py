@@ -6,7 +6,10 @@ from alembic import context
 from sqlalchemy import Connection, NullPool, text
 
 from soundpost.config import load_settings
-from soundpost.store import watch_tables  # noqa: F401  # Its tables belong to the metadata.
+from soundpost.store import (  # Their tables belong to the metadata.
+    notification_tables,  # noqa: F401  # For its tables alone.
+    watch_tables,  # noqa: F401  # For its tables alone.
+)
 from soundpost.store.session import create_engine
 from soundpost.store.tables import Table
 

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     reconcile_s: float = Field(
         default=10.0, ge=0.1, description="How often jobs are looked after whose message was lost."
     )
+    tick_s: float = Field(
+        default=5.0, ge=0.1, description="How often incidents that are over are looked for."
+    )
     resend_s: float = Field(
         default=60.0, ge=1, description="A message without effect is sent again after so long."
     )
@@ -96,6 +99,25 @@ class Settings(BaseSettings):
     )
     stretch_timeout_s: float = Field(
         default=60.0, gt=0, description="How long the service works on one clip or spectrogram."
+    )
+
+    public_url: str = Field(
+        default="", description="Address of the dashboard for links in notifications; empty: none."
+    )
+    notify_group_wait_s: float = Field(
+        default=30.0, ge=0, description="How long a group waits for more after its first incident."
+    )
+    notify_group_interval_s: float = Field(
+        default=300.0, ge=0, description="Least time between two notifications of a group."
+    )
+    notify_repeat_s: float = Field(
+        default=4 * 3600.0, gt=0, description="What goes on and nobody acknowledged is told again."
+    )
+    notify_timeout_s: float = Field(
+        default=30.0, ge=0.1, description="How long one delivery of a notification may take."
+    )
+    notify_tick_s: float = Field(
+        default=2.0, ge=0.1, description="How often is looked for notifications that are due."
     )
 
     @property

@@ -307,6 +307,77 @@ class SpoolBusyError(SpoolError):
     remedy = "Stop the other one, or give another --source."
 
 
+# --- rules and incidents ----------------------------------------------------------------------
+
+
+class RuleError(SoundpostError):
+    """The rule cannot be used."""
+
+    code = "rule"
+
+
+class UnknownRuleError(RuleError):
+    """There is no such rule."""
+
+    code = "unknown-rule"
+    remedy = "List them: soundpost rules"
+
+
+class RuleNameTakenError(RuleError):
+    """There is a rule of this name already."""
+
+    code = "rule-name-taken"
+    remedy = "Choose another name, or remove that rule first."
+
+
+class RuleSettingsError(RuleError):
+    """The rule's settings make no sense."""
+
+    code = "rule-settings"
+    remedy = "See what this kind of rule takes: soundpost rules add --help"
+
+
+class RawSimilarityError(RuleSettingsError):
+    """A similarity is no threshold: what it means differs from source to source."""
+
+    code = "raw-similarity"
+    remedy = "Leave it out, and say with budget_s how rarely a false alarm may come."
+
+
+class IncidentError(SoundpostError):
+    """The incident cannot be handled."""
+
+    code = "incident"
+
+
+class UnknownIncidentError(IncidentError):
+    """There is no such incident."""
+
+    code = "unknown-incident"
+    remedy = "List them: soundpost incidents"
+
+
+class IncidentStateError(IncidentError):
+    """The incident is in another state."""
+
+    code = "incident-state"
+    remedy = "Only open incidents are acknowledged, only closed ones are reopened."
+
+
+class UnknownSilenceError(IncidentError):
+    """There is no such silence."""
+
+    code = "unknown-silence"
+    remedy = "List them: soundpost silence list"
+
+
+class SilenceEndedError(IncidentError):
+    """The silence is over already."""
+
+    code = "silence-ended"
+    remedy = "Add another one if it should go on: soundpost silence add"
+
+
 # --- jobs -------------------------------------------------------------------------------------
 
 
@@ -356,6 +427,61 @@ class WorkerLostError(JobError):
 
     code = "worker-lost"
     remedy = "See the worker's log of that time; a file that kills workers should be taken out."
+
+
+# --- notifications ----------------------------------------------------------------------------
+
+
+class NotifyError(SoundpostError):
+    """A notification cannot be handled."""
+
+    code = "notify"
+
+
+class UnknownChannelError(NotifyError):
+    """No channel has this name."""
+
+    code = "unknown-channel"
+    remedy = "List the names with: soundpost channels list"
+
+
+class ChannelExistsError(NotifyError):
+    """There is a channel of this name already."""
+
+    code = "channel-exists"
+    remedy = "Choose another name, or remove that channel first."
+
+
+class UnknownNotificationError(NotifyError):
+    """No notification has this id."""
+
+    code = "unknown-notification"
+    remedy = "List the ids with: soundpost notifications"
+
+
+class NotificationStateError(NotifyError):
+    """The notification is in another state."""
+
+    code = "notification-state"
+    remedy = "Only failed and cancelled notifications whose channel is there and on are retried."
+
+
+class ChannelUnreachableError(NotifyError):
+    """The channel cannot be reached at the moment.
+
+    retry_after_s: how long the other side asked to be left alone.
+    """
+
+    code = "channel-unreachable"
+    remedy = "Check the network and that the other side runs; it is tried again by itself."
+    retry_after_s: float | None = None
+
+
+class ChannelRefusedError(NotifyError):
+    """The channel refuses the notification."""
+
+    code = "channel-refused"
+    remedy = "Check the channel's address and password, then: soundpost notifications retry ID"
 
 
 # --- store and index --------------------------------------------------------------------------
@@ -503,6 +629,27 @@ class MonitoringError(SoundpostError):
     """Watching cannot go on."""
 
     code = "monitoring"
+
+
+class UnknownBaselineError(MonitoringError):
+    """No baseline has this version."""
+
+    code = "unknown-baseline"
+    remedy = "List the versions with: soundpost baseline list"
+
+
+class BaselineStateError(MonitoringError):
+    """The baseline is not in a state for this."""
+
+    code = "baseline-state"
+    remedy = "See how it stands with: soundpost baseline show"
+
+
+class NothingToLearnError(MonitoringError):
+    """There are no recordings to make a baseline of."""
+
+    code = "nothing-to-learn"
+    remedy = "Ingest recordings of this source first, or widen --from and --to."
 
 
 class BaselineTooSmallError(MonitoringError):

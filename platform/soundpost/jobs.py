@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from soundpost.audio.recording import Remark
 from soundpost.config import Settings
 from soundpost.errors import DiskFullError, SoundpostError
-from soundpost.store import jobs
+from soundpost.store import baselines, jobs, rules
 from soundpost.store.jobs import BACKFILL, LIVE, NewJob, ToSend
 from soundpost.store.session import after_commit
 from soundpost.store.tables import Job, utc_now
@@ -29,11 +29,17 @@ EMBED, INDEX, WATCH, EXPLAIN = "embed", "index", "watch", "explain"
 NOTIFY, HOUSEKEEPING = "notify", "housekeeping"
 QUEUES = (EMBED, INDEX, WATCH, EXPLAIN, NOTIFY, HOUSEKEEPING)
 RECONCILE_TASK = "soundpost.reconcile"
+COMPOSE_TASK = "soundpost.compose"
 # A kind of its own in the queue of embedding: only a worker with a model can tell what it lacks.
 REEMBED = "reembed"
+# Of the queue of watching: what is normal has to be worked out before anything is compared with it.
+BASELINE = "baseline"
+TICK_TASK = "soundpost.tick"
 
 # Many recordings end within such a time, and one look is enough for all of them.
 INDEX_PAUSE_S = 5.0
+# With the pauses between them more than an hour, without those that a circuit breaker adds.
+NOTIFY_ATTEMPTS = 20
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +52,11 @@ def task_name(kind: str) -> str:
 def embed_key(recording_id: int) -> str:
     """The key of the jobs that embed a recording."""
     return f"{EMBED}:{recording_id}"
+
+
+def notify_key(notification_id: int) -> str:
+    """The key of the jobs that deliver a notification."""
+    return f"{NOTIFY}:{notification_id}"
 
 
 class Sender(Protocol):
@@ -150,6 +161,31 @@ class JobQueue:
         """Ask a worker to look for recordings that its model has not embedded yet."""
         new = NewJob(REEMBED, REEMBED, EMBED, priority=BACKFILL, max_attempts=20)
         return self.add(session, new)
+
+    def watch(
+        self, session: Session, recording_id: int, source_id: int, *, priority: int = LIVE
+    ) -> Job:
+        """Ask for the rules of its source to look at an embedded recording."""
+        payload = {"recording": recording_id}
+        new = NewJob(WATCH, f"{WATCH}:{recording_id}", WATCH, payload, source_id, priority)
+        return self.add(session, new)
+
+    def watch_if_watched(
+        self, session: Session, recording_id: int, source_id: int, *, priority: int = LIVE
+    ) -> Job | None:
+        """Ask for a recording to be watched if its source has a baseline in use, or rules."""
+        watched = baselines.active(session, source_id) or rules.for_source(session, source_id)
+        return self.watch(session, recording_id, source_id, priority=priority) if watched else None
+
+    def prepare_baseline(self, session: Session, baseline_id: int, *, then: str = "") -> Job:
+        """Ask for a baseline to be prepared; `then` "activate" makes it the one that is used."""
+        payload = {"baseline": baseline_id, "then": then}
+        return self.add(session, NewJob(BASELINE, f"{BASELINE}:{baseline_id}", WATCH, payload))
+
+    def notify(self, session: Session, notification_id: int) -> Job:
+        """Ask for the delivery of a notification; many attempts, as the other side may be away."""
+        key, payload = notify_key(notification_id), {"notification": notification_id}
+        return self.add(session, NewJob(NOTIFY, key, NOTIFY, payload, max_attempts=NOTIFY_ATTEMPTS))
 
     def retry(self, session: Session, job_id: int) -> Job:
         """Queue a failed or cancelled job again. Raises UnknownJobError and JobStateError."""

@@ -83,9 +83,11 @@ def running(soundpost: Any) -> Iterator[Running]:
     reader = threading.Thread(target=running.read, daemon=True)
     reader.start()
     yield running
-    if process.poll() is None:
-        process.kill()
+    family = children_of(process.pid) if process.poll() is None else []
+    process.kill()
     process.wait()
+    # Killed without a word, it must leave nobody behind.
+    until(lambda: not any(is_running(member) for member in family))
     reader.join(10.0)
     for stream in (process.stdout, process.stderr):
         if stream is not None:
@@ -107,6 +109,27 @@ def embedded(client: Client, count: int) -> bool:
 def children_of(process_id: int) -> list[int]:
     listed = Path(f"/proc/{process_id}/task/{process_id}/children").read_text(encoding="ascii")
     return [int(child) for child in listed.split()]
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        stat = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_that_is_told_to_stop_again_and_again_stops(soundpost: Any) -> None:
+    worker = soundpost.start("worker")
+    try:
+        assert any("ready" in line for line in worker.stderr)
+        last = time.monotonic() + PATIENCE_S
+        while worker.poll() is None and time.monotonic() < last:
+            worker.send_signal(signal.SIGTERM)
+        assert worker.returncode == 0
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 def test_an_upload_is_found_by_a_search_and_a_stop_leaves_nothing(
@@ -131,7 +154,7 @@ def test_an_upload_is_found_by_a_search_and_a_stop_leaves_nothing(
     assert "done" in {job["state"] for job in jobs if job["kind"] == "embed"}
 
     family = children_of(running.process.pid)
-    assert len(family) == 4
+    assert len(family) == 5
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(60.0) == 0
     for process_id in family:
@@ -141,7 +164,7 @@ def test_an_upload_is_found_by_a_search_and_a_stop_leaves_nothing(
 def test_every_program_may_be_killed_and_work_goes_on(
     running: Running, client: Client, tmp_path: Path
 ) -> None:
-    names = ("service", "worker", "index", "clock")
+    names = ("service", "worker", "watch", "index", "clock")
     until(lambda: len(children_of(running.process.pid)) == len(names))
     for number, victim in enumerate(children_of(running.process.pid)):
         client.upload(tone(tmp_path / f"{number}.wav", 300.0 + 50 * number), source="field")

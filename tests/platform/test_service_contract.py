@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,11 @@ from soundpost.config import Settings
 from soundpost.errors import NoSamplesError, SoundpostError
 from soundpost.jobs import JobQueue, NoSender
 from soundpost.models.placeholder import ToneEncoder
+from soundpost.monitoring.incidents import Round, apply
+from soundpost.monitoring.rules import Firing
 from soundpost.service.app import create_app
 from soundpost.service.problems import STATUSES, every_kind, status_of
-from soundpost.store import jobs, recordings
+from soundpost.store import jobs, recordings, rules, silences, sources
 from soundpost.store.files import AudioFiles
 from soundpost.store.session import Store
 from soundpost_indexer.exact import ExactIndex
@@ -51,7 +54,7 @@ CHECKS = (
     unsupported_method,
 )
 EXAMPLES = 15
-OPERATIONS = 22
+OPERATIONS = 54
 
 
 @pytest.fixture
@@ -72,8 +75,24 @@ def app(store: Store, tmp_path: Any) -> Iterator[Any]:
         assert held is not None
         jobs.fail(session, held, NoSamplesError("x"))
         jobs.cancel(session, 2)
+    add_incidents(store)
     objects = AudioFiles(settings.resolved_objects_url)
     yield create_app(settings, store, index, ToneEncoder(), queue, objects)
+
+
+def add_incidents(store: Store) -> None:
+    """Three incidents, of a rule that stays, and a silence."""
+    now = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    with store.session() as session:
+        new = rules.NewRule(name="loud", kind="level", created_by="ann", settings={"above_dbfs": 0})
+        rule_id = rules.add(session, new, now=now).id
+        for number in range(3):
+            source_id = sources.ensure(session, f"pump {number}").id
+            firing = Firing(rule_id, source_id, now, now, "loud")
+            apply(session, Round(source_id, [firing], {rule_id: now}, now), now)
+        until = now + timedelta(days=9)
+        silence = silences.NewSilence("silence", now, until, "works", "ann")
+        silences.add(session, silence, now=now)
 
 
 @pytest.mark.slow

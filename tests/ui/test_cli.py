@@ -82,7 +82,7 @@ def test_help_lists_every_command(soundpost: Callable[..., Told]) -> None:
         assert name in told.out
     for name in ("watch-folder", "listen"):
         assert name in told.out
-    for name in ("delete", "index", "doctor", "upgrade", "demo"):
+    for name in ("delete", "index", "doctor", "upgrade", "demo", "incidents", "rules", "silence"):
         assert name in told.out
 
 

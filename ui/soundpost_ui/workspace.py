@@ -117,12 +117,14 @@ def open_workspace(settings: Settings | None = None) -> Iterator[Workspace]:
 _EXTRA_MODULES = frozenset(
     {
         "alembic",
+        "apprise",
         "av",
         "celery",
         "faiss",
         "kombu",
         "numpy",
         "obstore",
+        "paho",
         "psycopg",
         "safetensors",
         "soundfile",

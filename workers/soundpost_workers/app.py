@@ -16,7 +16,7 @@ from celery.signals import after_setup_logger
 from kombu.entity import Queue
 
 from soundpost.config import Settings, load_settings
-from soundpost.jobs import HOUSEKEEPING, QUEUES, RECONCILE_TASK
+from soundpost.jobs import COMPOSE_TASK, HOUSEKEEPING, NOTIFY, QUEUES, RECONCILE_TASK, TICK_TASK
 
 # Messages are small and tasks are idempotent: an early second delivery costs a look at the table.
 _VISIBILITY_S = 60
@@ -52,7 +52,17 @@ def make_app(settings: Settings) -> Celery:
                 "schedule": settings.reconcile_s,
                 # One that could not be taken in time is of no use any more.
                 "options": {"queue": HOUSEKEEPING, "expires": max(1.0, settings.reconcile_s)},
-            }
+            },
+            "tick": {
+                "task": TICK_TASK,
+                "schedule": settings.tick_s,
+                "options": {"queue": HOUSEKEEPING, "expires": max(1.0, settings.tick_s)},
+            },
+            "compose": {
+                "task": COMPOSE_TASK,
+                "schedule": settings.notify_tick_s,
+                "options": {"queue": NOTIFY, "expires": max(1.0, settings.notify_tick_s)},
+            },
         },
         beat_scheduler="celery.beat:Scheduler",
     )

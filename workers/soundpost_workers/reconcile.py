@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 from soundpost.config import Settings
 from soundpost.jobs import JobQueue
-from soundpost.store import jobs
+from soundpost.store import jobs, notifications
 from soundpost.store.session import Store
 from soundpost.store.tables import utc_now
 
-# Finished jobs are kept for people to look at.
+# Finished jobs and notifications are kept for people to look at.
 KEPT = timedelta(days=30)
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def reconcile(
         lapsed = jobs.release_lapsed(session, now=moment)
         due = jobs.take_unsent(session, settings.resend_s, now=moment)
         removed = jobs.remove_finished(session, moment - KEPT)
+        notifications.remove_settled(session, moment - KEPT)
     # After the commit: a worker that is quick must find the rows as they are now.
     for message in due:
         queue.send(message)

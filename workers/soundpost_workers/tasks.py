@@ -9,28 +9,52 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import socket
-from functools import lru_cache
+import threading
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from celery.signals import worker_ready, worker_shutting_down
 
 from soundpost.config import load_settings
 from soundpost.errors import StoreError
-from soundpost.jobs import EMBED, INDEX, RECONCILE_TASK, REEMBED, JobQueue, task_name
+from soundpost.jobs import (
+    BASELINE,
+    COMPOSE_TASK,
+    EMBED,
+    INDEX,
+    NOTIFY,
+    RECONCILE_TASK,
+    REEMBED,
+    TICK_TASK,
+    WATCH,
+    JobQueue,
+    task_name,
+)
 from soundpost.store.session import Store, open_store
+from soundpost.store.tables import utc_now
 from soundpost_workers.app import app
 from soundpost_workers.hearing import Hearing, is_idle, start_anew
 from soundpost_workers.reconcile import reconcile
 from soundpost_workers.send import CelerySender
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from soundpost.models.encoder import AudioTextEncoder
     from soundpost_workers.embed import Tools
+    from soundpost_workers.watch import WatchTools
 
 # Shared with the forked children: the signal to stop only reaches the process that forked them.
 log = logging.getLogger(__name__)
 
 _stopping = multiprocessing.Event()
+
+# Celery takes this lock in its signal handler. A second signal that arrives meanwhile would wait
+# for the first one for ever, and a worker whose supervisor was killed gets several.
+worker_shutting_down.lock = threading.RLock()
 
 
 @lru_cache(maxsize=1)
@@ -50,9 +74,16 @@ def job_queue() -> JobQueue:
 
 
 @lru_cache(maxsize=1)
+def encoder_of_process(process_id: int) -> AudioTextEncoder:
+    """The model of this process, loaded once."""
+    from soundpost.models.registry import load_encoder
+
+    return load_encoder(load_settings())
+
+
+@lru_cache(maxsize=1)
 def tools_of_process(process_id: int) -> Tools:
     """What this process embeds with, made at its first job."""
-    from soundpost.models.registry import load_encoder
     from soundpost.store.files import AudioFiles
     from soundpost_workers.embed import Tools
 
@@ -61,7 +92,7 @@ def tools_of_process(process_id: int) -> Tools:
         settings=settings,
         store=store_of_process(process_id),
         files=AudioFiles(settings.resolved_objects_url),
-        encoder=load_encoder(settings),
+        encoder=encoder_of_process(process_id),
         queue=job_queue(),
         worker=worker_name(process_id),
     )
@@ -90,6 +121,70 @@ def index_task(job_id: int) -> None:
 
     process_id = os.getpid()
     build(store_of_process(process_id), load_settings(), job_id, worker_name(process_id))
+
+
+@lru_cache(maxsize=1)
+def watch_tools_of_process(process_id: int) -> WatchTools:
+    """What this process watches with; what it fits stays in memory."""
+    from soundpost.monitoring.notify import incident_changed
+    from soundpost.monitoring.watch import Watcher
+    from soundpost_workers.watch import WatchTools
+
+    store = store_of_process(process_id)
+    watcher = Watcher(store, incident_changed, partial(embed_text, process_id))
+    name = worker_name(process_id)
+    return WatchTools(load_settings(), store, job_queue(), watcher, name)
+
+
+@lru_cache(maxsize=256)
+def embed_text(process_id: int, text: str) -> NDArray[np.float32]:
+    """Embed a text; the model is loaded at the first, and only rules that watch for one need it."""
+    vector: NDArray[np.float32] = encoder_of_process(process_id).embed_text([text])[0]
+    return vector
+
+
+@app.task(name=task_name(WATCH))  # type: ignore[untyped-decorator]  # Celery publishes no types
+def watch_task(job_id: int) -> None:
+    """Watch the recording of a job, and others of its source that began before."""
+    from soundpost_workers.watch import watch
+
+    watch(watch_tools_of_process(os.getpid()), job_id)
+
+
+@app.task(name=task_name(BASELINE))  # type: ignore[untyped-decorator]  # Celery publishes no types
+def baseline_task(job_id: int) -> None:
+    """Prepare a baseline."""
+    from soundpost_workers.watch import prepare_baseline
+
+    prepare_baseline(watch_tools_of_process(os.getpid()), job_id)
+
+
+@app.task(name=TICK_TASK)  # type: ignore[untyped-decorator]  # Celery publishes no types
+def tick_task() -> None:
+    """Let time pass for what is watched."""
+    from soundpost_workers.watch import tick
+
+    tick(watch_tools_of_process(os.getpid()), utc_now())
+
+
+@app.task(name=task_name(NOTIFY))  # type: ignore[untyped-decorator]  # Celery publishes no types
+def notify_task(job_id: int) -> None:
+    """Deliver a notification."""
+    from soundpost.store.files import AudioFiles
+    from soundpost_workers.notify import Courier, deliver
+
+    process_id, settings = os.getpid(), load_settings()
+    files = AudioFiles(settings.resolved_objects_url)
+    store = store_of_process(process_id)
+    deliver(Courier(settings, store, files, worker_name(process_id)), job_id)
+
+
+@app.task(name=COMPOSE_TASK)  # type: ignore[untyped-decorator]  # Celery publishes no types
+def compose_task() -> None:
+    """Compose the notifications that are due."""
+    from soundpost_workers.notify import compose
+
+    compose(store_of_process(os.getpid()), job_queue(), load_settings())
 
 
 @app.task(name=RECONCILE_TASK)  # type: ignore[untyped-decorator]  # Celery publishes no types
@@ -124,5 +219,6 @@ def begin(sender: Any, **_: Any) -> None:
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]  # Celery publishes no types
 def stop(**_: Any) -> None:
-    """Let the work of this process end at its next batch."""
+    """Let the work of this process end at its next batch; it need not be told again."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _stopping.set()

@@ -120,6 +120,7 @@ def create_incidents() -> None:
         "incidents",
         sa.Column("id", BIG_ID, nullable=False),
         sa.Column("source_id", BIG_ID, nullable=False),
+        sa.Column("family", sa.String(16), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("severity", sa.String(16), nullable=False),
         sa.Column("group_key", sa.String(300), nullable=False),
@@ -129,7 +130,9 @@ def create_incidents() -> None:
         sa.Column("late", sa.Boolean(), nullable=False),
         sa.Column("pending_since", TIME, nullable=False),
         sa.Column("last_fired_at", TIME, nullable=False),
+        sa.Column("noticed_at", TIME, nullable=False),
         sa.Column("opened_at", TIME),
+        sa.Column("told_at", TIME),
         sa.Column("acknowledged_at", TIME),
         sa.Column("escalated_at", TIME),
         sa.Column("closed_at", TIME),
@@ -138,11 +141,20 @@ def create_incidents() -> None:
             "state IN ('pending', 'open', 'acknowledged', 'resolved', 'dismissed')",
             name=op.f("ck_incidents_state"),
         ),
+        sa.CheckConstraint("family IN ('sound', 'health')", name=op.f("ck_incidents_family")),
         sa.ForeignKeyConstraint(
             ["source_id"], ["sources.id"], name="fk_incidents_source_id_sources"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_incidents"),
         sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "uq_incidents_active",
+        "incidents",
+        ["source_id", "family", "late"],
+        unique=True,
+        sqlite_where=sa.text("state IN ('pending', 'open', 'acknowledged')"),
+        postgresql_where=sa.text("state IN ('pending', 'open', 'acknowledged')"),
     )
     op.create_index("ix_incidents_group_key_state", "incidents", ["group_key", "state"])
     op.create_index("ix_incidents_source_id_state", "incidents", ["source_id", "state"])
@@ -230,6 +242,7 @@ def create_incident_rules() -> None:
         sa.Column("times", sa.Integer(), nullable=False),
         sa.Column("first_fired_at", TIME, nullable=False),
         sa.Column("last_fired_at", TIME, nullable=False),
+        sa.Column("joined_at", TIME),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("evidence", DOCUMENT, nullable=False),
         sa.ForeignKeyConstraint(

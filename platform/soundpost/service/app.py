@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,12 +17,28 @@ from soundpost.config import Settings
 from soundpost.errors import SearchTimeoutError, StretchTimeoutError
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
+from soundpost.monitoring.incidents import OnChange
+from soundpost.monitoring.notify import incident_changed
 from soundpost.service.lag import LagClock
 from soundpost.service.logs import RequestLog, log_through_stdlib
 from soundpost.service.metrics import Metrics
 from soundpost.service.parts import Parts
 from soundpost.service.problems import add_to_document, handle_problems
-from soundpost.service.routes import audio, health, jobs, models, recordings, search, sources
+from soundpost.service.routes import (
+    audio,
+    baselines,
+    channels,
+    health,
+    incidents,
+    jobs,
+    models,
+    notifications,
+    recordings,
+    rules,
+    search,
+    silences,
+    sources,
+)
 from soundpost.service.spool import Spool
 from soundpost.service.work import WorkPool
 from soundpost.store.files import AudioFiles
@@ -39,8 +56,13 @@ def create_app(
     encoder: AudioTextEncoder,
     queue: JobQueue,
     objects: AudioFiles,
+    on_change: OnChange | None = None,
 ) -> FastAPI:
-    """Make the application. Nothing is opened here: what it is handed is its caller's to close."""
+    """Make the application. Nothing is opened here: what it is handed is its caller's to close.
+
+    on_change is told of every incident that people change, in the same transaction; without one,
+    the channels of notifications are.
+    """
     threads, waiting = settings.search_threads, settings.search_waiting
     parts = Parts(
         settings=settings,
@@ -53,6 +75,7 @@ def create_app(
         searches=WorkPool("search", threads, waiting, SearchTimeoutError),
         stretches=WorkPool("stretch", threads, waiting, StretchTimeoutError),
         lag=LagClock(),
+        on_change=on_change or partial(incident_changed, settings=settings),
     )
     app = FastAPI(
         title="Soundpost",
@@ -66,7 +89,8 @@ def create_app(
     log_through_stdlib()
     app.add_middleware(RequestLog, observe=app.state.metrics.observe_request)
     handle_problems(app)
-    for subject in (recordings, audio, search, sources, jobs, models, health):
+    watching = (baselines, incidents, rules, silences, channels, notifications)
+    for subject in (recordings, audio, search, sources, jobs, models, *watching, health):
         app.include_router(subject.router)
     app.include_router(search.json_router)
     _complete_document(app)

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from soundpost.errors import SoundpostError
+from soundpost.monitoring.delivery import is_open
 from soundpost.service.parts import Parts
-from soundpost.store import jobs, recordings
+from soundpost.store import channels, jobs, notifications, recordings
 from soundpost.store.tables import utc_now
 
 _LATENCIES_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -100,6 +101,7 @@ class _FromDatabase(Collector):
         with self._parts.store.reading() as session:
             found = [_jobs_by_state(session), _durations(session), _audio_hours(session)]
             found += _workers(session)
+            found += _notifications(session)
         return found + self._index()
 
     def _index(self) -> list[Metric]:
@@ -156,6 +158,27 @@ def _workers(session: Session) -> list[Metric]:
         seen.add_metric([sign.worker], _timestamp(sign.seen_at))
         held.add_metric([sign.worker], sign.running)
     return [seen, held]
+
+
+def _notifications(session: Session) -> list[Metric]:
+    waiting = GaugeMetricFamily(
+        "soundpost_notifications", "Notifications by state.", labels=["state"]
+    )
+    for state, count in sorted(notifications.counts(session).items()):
+        waiting.add_metric([state], count)
+    circuit = GaugeMetricFamily(
+        "soundpost_channel_circuit_open",
+        "Whether a channel is left alone because it could not be reached.",
+        labels=["channel"],
+    )
+    failures = GaugeMetricFamily(
+        "soundpost_channel_failures", "Failures of a channel in a row.", labels=["channel"]
+    )
+    now = utc_now()
+    for channel in channels.find_all(session):
+        circuit.add_metric([channel.name], float(is_open(channel, now)))
+        failures.add_metric([channel.name], channel.failures)
+    return [waiting, circuit, failures]
 
 
 def _timestamp(moment: datetime) -> float:

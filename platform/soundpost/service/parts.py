@@ -12,6 +12,7 @@ from soundpost.archive.index import SearchIndex
 from soundpost.config import Settings
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
+from soundpost.monitoring.incidents import OnChange
 from soundpost.service.lag import LagClock
 from soundpost.service.spool import Spool
 from soundpost.service.work import WorkPool
@@ -33,6 +34,7 @@ class Parts:
     searches: WorkPool
     stretches: WorkPool
     lag: LagClock
+    on_change: OnChange | None = None
 
 
 def parts_of(request: Request) -> Parts:

@@ -204,6 +204,10 @@ class Source(Answer):
     failed: int
     windows: int
     duration_s: float
+    cadence_s: float | None = Field(
+        default=None, description="How often it is heard; null: estimated from its recordings."
+    )
+    tags: list[Shown] = []
 
 
 class Model(Answer):

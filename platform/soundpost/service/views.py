@@ -100,6 +100,8 @@ def show_source(summary: SourceSummary) -> schemas.Source:
         failed=summary.failed,
         windows=summary.windows,
         duration_s=summary.duration_s,
+        cadence_s=summary.source.cadence_s,
+        tags=list(summary.tags),
     )
 
 

@@ -116,6 +116,7 @@ def find(
     kind: str | None = None,
     source_id: int | None = None,
     after_id: int | None = None,
+    due_before: datetime | None = None,
     newest_first: bool = False,
     limit: int | None = 100,
 ) -> list[Job]:
@@ -129,6 +130,8 @@ def find(
         statement = statement.where(Job.state == state)
     if kind is not None:
         statement = statement.where(Job.kind == kind)
+    if due_before is not None:
+        statement = statement.where(Job.due_at <= due_before)
     return list(session.scalars(statement))
 
 
@@ -279,18 +282,22 @@ def fail(
     error: Exception,
     *,
     final: bool = False,
+    wait_s: float = 0.0,
     now: datetime | None = None,
 ) -> State | None:
     """Note a failure: the job is tried again later, or parked after its last attempt.
 
-    `final` parks it at once: another attempt would end the same. Returns its state, or None if it
-    was not this worker's any more.
+    `final` parks it at once: another attempt would end the same. It is not tried again before
+    `wait_s`. Returns its state, or None if it was not this worker's any more.
     """
     job = session.get(Job, held.id)
     if job is None:
         return None
     last = final or job.attempts >= job.max_attempts
-    values = _next_try(job, now or utc_now()) if not last else _parked(now or utc_now())
+    moment = now or utc_now()
+    values = _parked(moment) if last else _next_try(job, moment)
+    if not last:
+        values["due_at"] = max(values["due_at"], moment + timedelta(seconds=wait_s))
     values["error_code"] = error.code if isinstance(error, SoundpostError) else "unexpected"
     values["error_detail"] = "".join(traceback.format_exception(error))
     if not _settle(session, held, **values):
@@ -302,6 +309,22 @@ def give_back(session: Session, held: Sequence[Leased]) -> None:
     """Return jobs undone, as if they had never been taken: their worker is told to stop."""
     statement = update(Job).where(_is_mine(held))
     session.execute(statement.values(**_free("queued"), attempts=Job.attempts - 1, sent_at=None))
+
+
+def postpone(session: Session, held: Leased, due_at: datetime) -> bool:
+    """Return a job undone until a moment: no attempt was made of it.
+
+    Returns False if it was not this worker's any more.
+    """
+    values = {**_free("queued"), "attempts": Job.attempts - 1, "due_at": due_at, "sent_at": None}
+    return _settle(session, held, **values)
+
+
+def hasten(session: Session, keys: Sequence[str], due_at: datetime) -> int:
+    """Let waiting jobs start earlier than they would; return how many."""
+    late = and_(Job.key.in_(keys), Job.state == "queued", Job.due_at > due_at)
+    changed = update(Job).where(late).values(due_at=due_at, sent_at=None)
+    return len(session.scalars(changed.returning(Job.id)).all())
 
 
 # --- what people and the reconciler do --------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Select, delete, func, insert, literal, select, text, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, select, text, update
 from sqlalchemy.orm import Session
 
 from soundpost.errors import InvalidValueError, SoundpostError, UnknownRecordingError
@@ -214,6 +214,39 @@ def count(
     statement = _filtered(select(func.count(Recording.id)), source, status, after, before)
     total: int = session.execute(statement).scalar_one()
     return total
+
+
+def beginnings(session: Session, recording_ids: Sequence[int]) -> dict[int, datetime]:
+    """Return when recordings began, by id; one that does not know it began when it arrived."""
+    statement = select(Recording.id, _began()).where(Recording.id.in_(list(recording_ids)))
+    return {row[0]: row[1] for row in session.execute(statement)}
+
+
+def previous_at(session: Session, recording: Recording) -> datetime | None:
+    """Return when the recording of the same source began that came before this one, if one did."""
+    began = recording.started_at or recording.created_at
+    statement = select(func.max(_began())).where(
+        Recording.source_id == recording.source_id,
+        Recording.id != recording.id,
+        Recording.sha256.is_not(None),
+        _began() <= began,
+    )
+    return session.scalar(statement)
+
+
+def on_their_way(session: Session, source_id: int, before: datetime, since: datetime) -> bool:
+    """Whether recordings of a source that began before a moment, and arrived since, wait still."""
+    statement = select(Recording.id).where(
+        Recording.source_id == source_id,
+        Recording.status.in_(["queued", "embedding"]),
+        Recording.created_at > since,
+        _began() < before,
+    )
+    return session.scalar(statement.limit(1)) is not None
+
+
+def _began() -> ColumnElement[datetime]:
+    return func.coalesce(Recording.started_at, Recording.created_at)
 
 
 def embedded_s(session: Session) -> float:

@@ -165,15 +165,19 @@ class WatchState(Table):
 class Incident(Table):
     """A stretch of time in which one or more rules fired for a source.
 
-    state: pending, open, acknowledged, resolved, dismissed. group_key: incidents of the same key
-    are told of together. reason: one line. suppressed_by: why nobody is told: {"kind", "id"}.
-    late: noticed in a recording that arrived after later ones.
+    state: pending, open, acknowledged, resolved, dismissed. family: sound (what is heard) or health
+    (of the source); only rules of one family join. group_key: incidents of the same key are told of
+    together. reason: one line. suppressed_by: why nobody is told: {"kind", "id"}. late: noticed in
+    a recording that arrived after later ones. pending_since and last_fired_at are in the time of
+    the recordings; noticed_at is when it was last seen to fire, and the others when it was told,
+    opened and so on.
     """
 
     __tablename__ = "incidents"
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     source_id: Mapped[int] = mapped_column(ForeignKey("sources.id"))
+    family: Mapped[str] = mapped_column(String(16), default="sound")
     state: Mapped[str] = mapped_column(String(16))
     severity: Mapped[str] = mapped_column(String(16))
     group_key: Mapped[str] = mapped_column(String(300))
@@ -183,7 +187,9 @@ class Incident(Table):
     late: Mapped[bool] = mapped_column(default=False)
     pending_since: Mapped[datetime] = mapped_column(UtcDateTime)
     last_fired_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    noticed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     opened_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    told_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     acknowledged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     escalated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -195,6 +201,16 @@ class Incident(Table):
         CheckConstraint(
             "state IN ('pending', 'open', 'acknowledged', 'resolved', 'dismissed')", name="state"
         ),
+        CheckConstraint("family IN ('sound', 'health')", name="family"),
+        Index(
+            "uq_incidents_active",
+            "source_id",
+            "family",
+            "late",
+            unique=True,
+            sqlite_where=text("state IN ('pending', 'open', 'acknowledged')"),
+            postgresql_where=text("state IN ('pending', 'open', 'acknowledged')"),
+        ),
         Index("ix_incidents_source_id_state", "source_id", "state"),
         Index("ix_incidents_state_id", "state", "id"),
         Index("ix_incidents_group_key_state", "group_key", "state"),
@@ -203,7 +219,11 @@ class Incident(Table):
 
 
 class IncidentRule(Table):
-    """A rule's part in an incident; firing: whether it held when it was last looked at."""
+    """A rule's part in an incident; firing: whether it held when it was last looked at.
+
+    first_fired_at: since when it holds without a break, or held last. joined_at: when it had held
+    for long enough to count; null before.
+    """
 
     __tablename__ = "incident_rules"
 
@@ -217,6 +237,7 @@ class IncidentRule(Table):
     times: Mapped[int] = mapped_column(Integer, default=1)
     first_fired_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_fired_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    joined_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     reason: Mapped[str] = mapped_column(Text, default="")
     evidence: Mapped[dict[str, Any]] = mapped_column(Document, default=dict)
 

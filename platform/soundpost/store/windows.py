@@ -16,6 +16,8 @@ from soundpost.store.embeddings import IdArray, encode_frames, encode_vector, ho
 from soundpost.store.session import insert_new
 from soundpost.store.tables import Embedding, EncoderModel, Recording, Tag, Window
 
+_RECORDINGS_A_QUERY = 500
+
 
 @dataclass(frozen=True, eq=False)
 class WindowRow:
@@ -154,3 +156,60 @@ def _within(recording_id: int, rows: Sequence[WindowRow]) -> ColumnElement[bool]
 def _insert_all(session: Session, table: type[Any], values: list[dict[str, Any]]) -> None:
     # On the connection, not the session: no objects are made, and the driver gets one batch.
     session.connection().execute(insert_new(session, table).on_conflict_do_nothing(), values)
+
+
+@dataclass(frozen=True, eq=False)
+class HeardWindow:
+    """A stored window under one model, as watching reads it; frames: int8 [S, D]."""
+
+    window_id: int
+    recording_id: int
+    start_s: float
+    end_s: float
+    acoustics: Mapping[str, Any]
+    vector: bytes
+    frames: bytes
+
+
+def heard(session: Session, recording_ids: Sequence[int], model_id: int) -> list[HeardWindow]:
+    """Return the windows of some recordings that a model has embedded, by recording and start."""
+    statement = (
+        select(
+            Window.id,
+            Window.recording_id,
+            Window.start_s,
+            Window.end_s,
+            Window.acoustics,
+            Embedding.vector,
+            Embedding.frames,
+        )
+        .join(Embedding, Embedding.window_id == Window.id)
+        .where(Embedding.model_id == model_id)
+        .order_by(Window.recording_id, Window.start_s)
+    )
+    found: list[HeardWindow] = []
+    for first in range(0, len(recording_ids), _RECORDINGS_A_QUERY):
+        part = recording_ids[first : first + _RECORDINGS_A_QUERY]
+        rows = session.execute(statement.where(Window.recording_id.in_(part)))
+        found += [HeardWindow(*row) for row in rows]
+    return found
+
+
+def tags_of(session: Session, window_ids: Sequence[int], model_id: int) -> list[dict[str, float]]:
+    """Return the tags of some windows under a model, label to probability, in their order."""
+    tags: dict[int, dict[str, float]] = {window_id: {} for window_id in window_ids}
+    for first in range(0, len(window_ids), _RECORDINGS_A_QUERY):
+        part = window_ids[first : first + _RECORDINGS_A_QUERY]
+        statement = select(Tag.window_id, Tag.label, Tag.probability).where(
+            Tag.model_id == model_id, Tag.window_id.in_(part)
+        )
+        for window_id, label, probability in session.execute(statement):
+            tags[window_id][label] = probability
+    return [tags[window_id] for window_id in window_ids]
+
+
+def models_of(session: Session, recording_id: int) -> list[int]:
+    """Return the models that have embedded windows of a recording, the oldest first."""
+    statement = select(Embedding.model_id).join(Window, Window.id == Embedding.window_id)
+    found = statement.where(Window.recording_id == recording_id).distinct()
+    return sorted(session.scalars(found))

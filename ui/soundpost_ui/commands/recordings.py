@@ -27,7 +27,10 @@ class Status(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("recordings")(recordings_command)
-    app.command("sources")(sources_command)
+    group = typer.Typer()
+    group.callback(invoke_without_command=True)(sources_command)
+    group.command("set")(set_source_command)
+    app.add_typer(group, name="sources")
     app.command("models")(models_command)
     app.command("delete")(delete_command)
 
@@ -69,10 +72,15 @@ def recordings_command(
         terminal.hint(f"{len(rows):,} of {total:,}; --limit 0 lists all.")
 
 
-def sources_command(as_json: Json = False) -> None:
-    """List the sources and what there is of each."""
+def sources_command(
+    context: typer.Context,
+    as_json: Json = False,
+) -> None:
+    """List the sources and what there is of each; or set what is known of one."""
     from soundpost.store import sources
 
+    if context.invoked_subcommand is not None:
+        return
     with open_workspace() as workspace, workspace.store.reading() as session:
         summaries = sources.summaries(session)
         rows = [
@@ -84,10 +92,42 @@ def sources_command(as_json: Json = False) -> None:
                 "failed": summary.failed,
                 "windows": summary.windows,
                 "hours": round(summary.duration_s / 3600, 4),
+                "cadence_s": summary.source.cadence_s,
+                "tags": list(summary.tags) if as_json else ", ".join(summary.tags),
             }
             for summary in summaries
         ]
     _print_documents(rows, as_json, "No sources yet. Bring recordings in: soundpost ingest FOLDER")
+
+
+def set_source_command(
+    name: Annotated[str, typer.Argument(help="A source, see: soundpost sources")],
+    tag: Annotated[list[str] | None, typer.Option(help="Give it this tag.")] = None,
+    untag: Annotated[list[str] | None, typer.Option(help="Take this tag away.")] = None,
+    cadence: Annotated[
+        str | None, typer.Option(help="How often it is heard: 60s, 1h; auto estimates it.")
+    ] = None,
+    timezone: Annotated[str | None, typer.Option(help="Its zone: Europe/Zurich.")] = None,
+) -> None:
+    """Tag a source, or say how often it is heard and in which zone it is."""
+    from soundpost.store import sources
+    from soundpost_ui.durations import read_duration_s
+
+    with open_workspace() as workspace, workspace.store.session() as session:
+        source = sources.by_name(session, name)
+        tags = (set(sources.tags_of(session, source.id)) | set(tag or ())) - set(untag or ())
+        sources.describe(
+            session,
+            name,
+            timezone=timezone,
+            cadence_s=read_duration_s(cadence) if cadence not in (None, "auto") else None,
+            no_cadence=cadence == "auto",
+            tags=tags,
+        )
+        cadence_s = source.cadence_s
+    heard = f"heard every {cadence_s:g} s" if cadence_s else "heard as often as its recordings show"
+    tagged = f"tagged {', '.join(sorted(tags))}" if tags else "without tags"
+    terminal.say(f"{name}: {source.timezone}, {heard}, {tagged}.")
 
 
 def models_command(as_json: Json = False) -> None:

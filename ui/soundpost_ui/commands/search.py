@@ -119,7 +119,7 @@ def run_similar(workspace: Workspace, name: str, options: SearchOptions) -> Sear
     """Search by a file or a recording."""
     from soundpost.archive.search import search_similar
 
-    example = _example(workspace, name)
+    example = example_named(workspace, name)
     return search_similar(example, options, workspace.store, workspace.encoder, workspace.index)
 
 
@@ -182,7 +182,8 @@ def _print_hit(place: int, hit: Hit) -> None:
     terminal.say(Text(f"    {' · '.join(details)}", style="dim"))
 
 
-def _example(workspace: Workspace, name: str) -> Example:
+def example_named(workspace: Workspace, name: str) -> Example:
+    """Embed a file or a recording, or a part of it."""
     from soundpost.archive.search import example_from_file
 
     part, path = _resolve(workspace, name)

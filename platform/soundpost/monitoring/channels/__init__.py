@@ -1,0 +1,1 @@
+"""The ways to tell people and machines, one file a way."""

@@ -1,0 +1,167 @@
+"""Rules, incidents, silences and tags at the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+
+from soundpost.config import load_settings
+from soundpost.monitoring.incidents import Round, apply
+from soundpost.monitoring.rules import Firing
+from soundpost.store import rules, sources
+from soundpost.store.session import open_store
+from soundpost.store.watch_tables import Finding
+from soundpost_ui.cli import main
+
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+class Told(NamedTuple):
+    """What a command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Told]
+
+
+@pytest.fixture
+def soundpost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Return a function that runs the command line in an archive with one source, yard."""
+    monkeypatch.setenv("SOUNDPOST_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SOUNDPOST_ENCODER", "placeholder:tone")
+    monkeypatch.setenv("SOUNDPOST_INDEX", "exact")
+    monkeypatch.setenv("LOGNAME", "ann")
+    monkeypatch.delenv("SOUNDPOST_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str | Path) -> Told:
+        load_settings.cache_clear()
+        monkeypatch.setattr(sys, "argv", ["soundpost", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        code = ended.value.code
+        return Told(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(5 * 8_000) / 8_000)
+    soundfile.write(tmp_path / "tone.wav", wave, 8_000)
+    assert run("ingest", "tone.wav", "--source", "yard").code == 0
+    yield run
+    load_settings.cache_clear()
+
+
+def open_incident(tmp_path: Path) -> None:
+    """Let rule 1 fire for the yard."""
+    store = open_store(f"sqlite:///{tmp_path / 'home' / 'soundpost.db'}")
+    with store.session() as session:
+        source_id = sources.by_name(session, "yard").id
+        name = rules.get(session, 1).name
+        firing = Firing(1, source_id, START, START + timedelta(seconds=35), f"{name}: 71.2 dB")
+        apply(session, Round(source_id, [firing]), START)
+        sentence = {"sentence": "12 dB louder at 2 kHz"}
+        session.add(Finding(incident_id=1, rule_id=1, heard_at=START, measurements=sentence))
+    store.close()
+
+
+def test_a_rule_is_added_listed_switched_and_removed(soundpost: Run) -> None:
+    level = ("rules", "add", "level", "--source", "yard", "--set", "above_dbfs=-40")
+    told = soundpost(*level, "--name", "loud", "--hold", "30s", "--severity", "critical")
+    assert told.out == "Rule 1, loud, watches yard.\n"
+    assert soundpost("rules", "add", "novelty", "--tag", "pumps", "--budget", "30d").code == 0
+    listed = json.loads(soundpost("rules", "list", "--json").out)
+    assert [(r["name"], r["for_s"], r["settings"]) for r in listed] == [
+        ("loud", 30.0, {"above_dbfs": -40.0}),
+        ("novelty pumps", 0.0, {"budget_s": 2_592_000.0}),
+    ]
+    assert "off" in soundpost("rules", "disable", "loud").out
+    assert "\tno\t" in soundpost("rules").out
+    assert soundpost("rules", "remove", "1").out == "Removed rule 1, loud.\n"
+    assert "[unknown-rule]" in soundpost("rules", "enable", "loud").err
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("level",), "rule-settings"),
+        (("level", "--set", "above_dbfs"), "invalid-value"),
+        (("text", "--text", "glass", "--set", "threshold=0.4"), "raw-similarity"),
+        (("novelty", "--budget", "soon"), "invalid-value"),
+        (("novelty", "--hold", "10s"), "rule-settings"),
+        (("exemplar",), "rule-settings"),
+        (("clock", "--source", "nowhere"), "unknown-source"),
+        (("clock", "--source", "yard", "--tag", "pumps"), "invalid-value"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(soundpost: Run, args: tuple[str, ...], code: str) -> None:
+    told = soundpost("rules", "add", *args)
+    assert (told.code, told.out) == (2, "")
+    assert f"[{code}]" in told.err
+
+
+def test_words_and_a_clip_are_embedded(soundpost: Run) -> None:
+    assert soundpost("rules", "add", "text", "--text", "440 hz").code == 0
+    assert soundpost("rules", "add", "exemplar", "--clip", "tone.wav@1-3").code == 0
+    words, clip = json.loads(soundpost("rules", "list", "--json").out)
+    assert words["settings"] == {"text": "440 hz"}
+    assert clip["settings"] == {"name": "tone.wav@1-3"}
+
+
+def test_an_incident_is_shown_acknowledged_and_dismissed(soundpost: Run, tmp_path: Path) -> None:
+    assert "No incidents" in soundpost("incidents").err
+    soundpost("rules", "add", "level", "--set", "above_dbfs=-40", "--name", "loud")
+    open_incident(tmp_path)
+    assert "loud: 71.2 dB" in soundpost("incidents").out
+    told = soundpost("incidents", "acknowledge", "1", "-r", "on my way")
+    assert told.out == "Incident 1 is acknowledged.\n"
+    assert "[incident-state]" in soundpost("incidents", "acknowledge", "1").err
+    soundpost("incidents", "note", "1", "a bearing?", "--as", "ben")
+    assert soundpost("incidents", "dismiss", "1", "-r", "the cleaner").code == 0
+    shown = soundpost("incidents", "show", "1").out
+    for text in ("Incident 1: dismissed, warning", "12 dB louder", "on my way", "a bearing?"):
+        assert text in shown
+    document = json.loads(soundpost("incidents", "show", "1", "--json").out)
+    assert [(e["actor"], e["action"]) for e in document["history"]] == [
+        ("soundpost", "opened"),
+        ("ann", "acknowledged"),
+        ("ben", "noted"),
+        ("ann", "dismissed"),
+    ]
+    listed = json.loads(soundpost("incidents", "list", "--state", "dismissed", "--json").out)
+    assert [row["id"] for row in listed] == [1]
+    assert soundpost("incidents", "list", "--since", "2026-11-22").out == ""
+
+
+def test_a_silence_is_added_listed_and_ended(soundpost: Run) -> None:
+    add = ("silence", "add", "--reason", "works")
+    assert "Silence 1 holds until" in soundpost(*add, "--source", "yard", "--for", "2h").out
+    assert soundpost(*add, "--weekly", "sat,sun 22:00-04:00", "--maintenance").code == 0
+    assert "sat,sun 22:00-04:00" in soundpost("silence", "list").out
+    assert soundpost("silence", "end", "1").out == "Silence 1 is over.\n"
+    assert "[silence-ended]" in soundpost("silence", "end", "1").err
+    assert [row["id"] for row in json.loads(soundpost("silence", "list", "--json").out)] == [2]
+    for wrong in (("--for", "soon"), ("--weekly", "someday 1-2"), ("--weekly", "sat 9-10"), ()):
+        assert "[invalid-value]" in soundpost(*add, *wrong).err
+
+
+def test_a_source_is_tagged_and_untagged(soundpost: Run) -> None:
+    args = ("--tag", "pumps", "--tag", "north", "--cadence", "10m", "--timezone", "Asia/Tokyo")
+    told = soundpost("sources", "set", "yard", *args)
+    assert told.out == "yard: Asia/Tokyo, heard every 600 s, tagged north, pumps.\n"
+    soundpost("sources", "set", "yard", "--untag", "north", "--cadence", "auto")
+    listed: list[dict[str, Any]] = json.loads(soundpost("sources", "--json").out)
+    assert (listed[0]["tags"], listed[0]["cadence_s"]) == (["pumps"], None)
+    assert "pumps" in soundpost("sources").out

@@ -1,0 +1,290 @@
+"""`soundpost incidents`: what was noticed, who looks after it, and what became of it."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+
+from soundpost_ui import terminal
+from soundpost_ui.commands.search import Json
+from soundpost_ui.workspace import open_workspace
+
+if TYPE_CHECKING:
+    from soundpost.monitoring.incidents import OnChange
+    from soundpost.store.watch_tables import AuditEntry, Finding, Incident, IncidentRule, Rule
+
+Id = Annotated[int, typer.Argument(metavar="ID", help="An incident's id, see: soundpost incidents")]
+Reason = Annotated[str | None, typer.Option("--reason", "-r", help="Why, for the history.")]
+Actor = Annotated[
+    str | None, typer.Option("--as", help="Who does it; the default is who you are logged in as.")
+]
+
+
+class State(StrEnum):
+    """What an incident can be."""
+
+    pending = "pending"
+    open = "open"
+    acknowledged = "acknowledged"
+    resolved = "resolved"
+    dismissed = "dismissed"
+
+
+class Severity(StrEnum):
+    """How grave an incident can be."""
+
+    info = "info"
+    warning = "warning"
+    critical = "critical"
+
+
+States = Annotated[list[State] | None, typer.Option("--state", help="Only these.")]
+Severities = Annotated[list[Severity] | None, typer.Option("--severity", help="Only these.")]
+OfSource = Annotated[str | None, typer.Option("--source", help="Only this source.")]
+Since = Annotated[
+    str | None, typer.Option(help="Only what fired from then on: 2026-11-21T04:30, in UTC.")
+]
+Limit = Annotated[int, typer.Option(min=0, help="How many at most; 0 lists all.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(help="See what was noticed, and say what became of it.")
+    group.callback(invoke_without_command=True)(incidents_command)
+    group.command("list")(list_command)
+    group.command("show")(show_command)
+    group.command("acknowledge")(acknowledge_command)
+    group.command("resolve")(resolve_command)
+    group.command("dismiss")(dismiss_command)
+    group.command("reopen")(reopen_command)
+    group.command("note")(note_command)
+    app.add_typer(group, name="incidents")
+
+
+def who(actor: str | None) -> str:
+    """Return who does something: as they say, or as they are logged in."""
+    return actor or getpass.getuser()
+
+
+def on_change() -> OnChange:
+    """Return what is to be told of the changes that a command makes to incidents."""
+    from soundpost.monitoring.notify import incident_changed
+
+    return incident_changed
+
+
+def incidents_command(context: typer.Context) -> None:
+    """See what was noticed, and say what became of it; without a command: list it."""
+    if context.invoked_subcommand is None:
+        list_command()
+
+
+def list_command(
+    state: States = None,
+    source: OfSource = None,
+    severity: Severities = None,
+    since: Since = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List incidents, the newest first."""
+    from soundpost.archive.recorder_names import moment_from_text, zone_named
+    from soundpost.store import incidents, sources
+
+    moment = moment_from_text(since, zone_named("UTC")).at if since else None
+    with open_workspace() as workspace, workspace.store.reading() as session:
+        rows = incidents.find(
+            session,
+            states=[s.value for s in state] if state else None,
+            source_id=sources.by_name(session, source).id if source else None,
+            severities=[s.value for s in severity] if severity else None,
+            since=moment,
+            limit=limit or None,
+        )
+    if as_json:
+        terminal.print_json([_document(row) for row in rows])
+    elif rows:
+        columns = ("id", "state", "severity", "source", "last heard", "told", "reason")
+        terminal.print_rows(columns, [_row(row) for row in rows], below=("reason",))
+    else:
+        terminal.hint("No incidents, or none that meets the filters.")
+
+
+def show_command(incident_id: Id, as_json: Json = False) -> None:
+    """Show an incident with its rules, the windows that carry it, and its history."""
+    from soundpost.store import audit, incidents
+
+    with open_workspace() as workspace, workspace.store.reading() as session:
+        row = incidents.get(session, incident_id)
+        parts = incidents.rules_of(session, [row.id])[row.id]
+        findings = incidents.findings_of(session, row.id)
+        history = audit.history(session, "incident", row.id)
+    if as_json:
+        document = {
+            **_document(row),
+            "rules": [_part_document(part, rule) for part, rule in parts],
+            "findings": [_finding_document(finding) for finding in findings],
+            "history": [_entry_document(entry) for entry in history],
+        }
+        terminal.print_json(document)
+        return
+    _print_incident(row)
+    terminal.say()
+    terminal.print_rows(
+        ("rule", "kind", "times", "since", "last heard", "figure"),
+        [_part_row(row, part, rule) for part, rule in parts],
+        below=("figure",),
+    )
+    if findings:
+        terminal.say()
+        terminal.print_rows(
+            ("window", "beside", "heard", "novelty", "difference"),
+            [_finding_row(row, finding) for finding in findings],
+            below=("difference",),
+        )
+    terminal.say()
+    terminal.print_rows(
+        ("when", "who", "what", "why"),
+        [(_clock(row, e.at), e.actor, e.action, e.reason or "") for e in history],
+        below=("why",),
+    )
+
+
+def acknowledge_command(incident_id: Id, reason: Reason = None, actor: Actor = None) -> None:
+    """Say that you look after an open incident: it no longer escalates."""
+    from soundpost.monitoring import review
+
+    _act(review.acknowledge, incident_id, actor, reason)
+    terminal.say(f"Incident {incident_id} is acknowledged.")
+
+
+def resolve_command(incident_id: Id, reason: Reason = None, actor: Actor = None) -> None:
+    """Say that an incident is over; if it fires again, another one opens."""
+    from soundpost.monitoring import review
+
+    _act(review.resolve, incident_id, actor, reason)
+    terminal.say(f"Incident {incident_id} is resolved.")
+
+
+def dismiss_command(
+    incident_id: Id,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why it was a false alarm.")],
+    actor: Actor = None,
+) -> None:
+    """Say that an incident was a false alarm; the source's calibration learns from it."""
+    from soundpost.monitoring import review
+
+    _act(review.dismiss, incident_id, actor, reason)
+    terminal.say(f"Incident {incident_id} is dismissed; what goes on as it was is not told again.")
+
+
+def reopen_command(incident_id: Id, reason: Reason = None, actor: Actor = None) -> None:
+    """Take back that an incident was resolved or dismissed."""
+    from soundpost.monitoring import review
+
+    _act(review.reopen, incident_id, actor, reason)
+    terminal.say(f"Incident {incident_id} is open again.")
+
+
+def note_command(
+    incident_id: Id,
+    text: Annotated[str, typer.Argument(help="What is worth knowing.")],
+    actor: Actor = None,
+) -> None:
+    """Add a remark to the history of an incident."""
+    from soundpost.monitoring import review
+    from soundpost.store.tables import utc_now
+
+    with open_workspace() as workspace, workspace.store.session() as session:
+        review.note(session, incident_id, who(actor), text, now=utc_now())
+    terminal.say(f"Noted with incident {incident_id}.")
+
+
+def _act(
+    action: Callable[..., Any], incident_id: int, actor: str | None, reason: str | None
+) -> None:
+    from soundpost.store.tables import utc_now
+
+    with open_workspace() as workspace, workspace.store.session() as session:
+        action(session, incident_id, who(actor), reason, now=utc_now(), on_change=on_change())
+
+
+def _print_incident(row: Incident) -> None:
+    told = f", nobody is told ({_suppressed(row)})" if row.suppressed_by else ""
+    late = ", from a recording that came late" if row.late else ""
+    terminal.say(f"Incident {row.id}: {row.state}, {row.severity}{told}{late}")
+    terminal.say(terminal.printable(f"{row.source.name}: {row.reason}"))
+    times = (
+        ("began", row.pending_since),
+        ("last heard", row.last_fired_at),
+        ("acknowledged", row.acknowledged_at),
+        ("escalated", row.escalated_at),
+        ("closed", row.closed_at),
+    )
+    known = [f"{name} {_clock(row, moment)}" for name, moment in times if moment is not None]
+    terminal.say(", ".join(known))
+
+
+def _row(row: Incident) -> tuple[object, ...]:
+    told = _suppressed(row) if row.suppressed_by else "yes" if row.told_at else ""
+    heard = _clock(row, row.last_fired_at)
+    return row.id, row.state, row.severity, row.source.name, heard, told, row.reason
+
+
+def _suppressed(row: Incident) -> str:
+    cause = row.suppressed_by or {}
+    return f"held back by {cause.get('kind')} {cause.get('id')}"
+
+
+def _clock(row: Incident, moment: Any) -> str:
+    return terminal.wall_clock(moment, ZoneInfo(row.source.timezone))
+
+
+def _part_row(row: Incident, part: IncidentRule, rule: Rule) -> tuple[object, ...]:
+    since, last = _clock(row, part.first_fired_at), _clock(row, part.last_fired_at)
+    return rule.name, rule.kind, part.times, since, last, part.reason
+
+
+def _finding_row(row: Incident, finding: Finding) -> tuple[object, ...]:
+    heard = _clock(row, finding.heard_at)
+    difference = (finding.measurements or {}).get("sentence", "")
+    return finding.window_id, finding.reference_window_id, heard, finding.novelty, difference
+
+
+def _document(row: Incident) -> dict[str, Any]:
+    plain = ("id", "family", "state", "severity", "group_key", "reason", "evidence", "late")
+    times = ("pending_since", "last_fired_at", "opened_at", "told_at", "acknowledged_at")
+    document = {name: getattr(row, name) for name in (*plain, "suppressed_by")}
+    document["source"] = row.source.name
+    for name in (*times, "escalated_at", "closed_at"):
+        document[name] = iso(getattr(row, name))
+    return document
+
+
+def _part_document(part: IncidentRule, rule: Rule) -> dict[str, Any]:
+    plain = {name: getattr(part, name) for name in ("firing", "times", "reason", "evidence")}
+    times = ("first_fired_at", "last_fired_at", "joined_at")
+    about = {"rule_id": rule.id, "name": rule.name, "kind": rule.kind, "severity": rule.severity}
+    return {**about, **plain, **{name: iso(getattr(part, name)) for name in times}}
+
+
+def _finding_document(finding: Finding) -> dict[str, Any]:
+    names = ("id", "rule_id", "window_id", "reference_window_id", "novelty", "p_value")
+    more = ("measurements", "explanation", "verdict", "reviewer", "note")
+    plain = {name: getattr(finding, name) for name in (*names, *more)}
+    return {**plain, "heard_at": iso(finding.heard_at)}
+
+
+def _entry_document(entry: AuditEntry) -> dict[str, Any]:
+    plain = {name: getattr(entry, name) for name in ("id", "actor", "action", "reason", "detail")}
+    return {**plain, "at": iso(entry.at)}
+
+
+def iso(moment: Any) -> str | None:
+    """Write a moment for JSON."""
+    return moment.isoformat() if moment is not None else None
