@@ -133,7 +133,7 @@ class PumpRoom:
 
 def build_pump_room(folder: Path) -> PumpRoom:
     """Write a day of a pump, one recording every half hour: a bearing wears out in the evening."""
-    counts = {"normal": 30, "quiet": 8, "worn": 3, "mended": 6}
+    counts = {"normal": 24, "quiet": 4, "worn": 3, "mended": 3}
     number = 0
     for name, count in counts.items():
         place = folder / "pump-3" / name
