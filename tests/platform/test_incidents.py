@@ -95,7 +95,7 @@ class World:
 
     def all(self) -> list[Incident]:
         with self.store.reading() as session:
-            return incidents.find(session, newest_first=False, limit=None)
+            return incidents.find(session, newest_first=False, lapsed=True, limit=None)
 
     def only(self) -> Incident:
         (incident,) = self.all()
@@ -585,7 +585,7 @@ class AnythingHappens(RuleBasedStateMachine):
 
     def mine(self) -> list[Incident]:
         with self.world.store.reading() as session:
-            return incidents.find(session, source_id=self.world.source_id, limit=None)
+            return incidents.find(session, source_id=self.world.source_id, lapsed=True, limit=None)
 
     @invariant()
     def one_incident_at_a_time(self) -> None:
