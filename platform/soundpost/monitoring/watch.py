@@ -74,7 +74,11 @@ def begin_watching(
     source = session.get_one(Source, baseline.source_id)
     known = {rule.kind for rule in rules.find(session, source_id=source.id, limit=None)}
     budget_s = float(baseline.chosen.get("budget_s", DEFAULT_BUDGET_S))
-    usual: dict[str, dict[str, Any]] = {"novelty": {"budget_s": budget_s}, "microphone": {}}
+    usual: dict[str, dict[str, Any]] = {
+        "novelty": {"budget_s": budget_s},
+        "microphone": {},
+        "format": {},
+    }
     for kind, settings in usual.items():
         if kind not in known:
             name = f"{source.name}: {kind}"
