@@ -154,7 +154,7 @@ def test_an_upload_is_found_by_a_search_and_a_stop_leaves_nothing(
     assert "done" in {job["state"] for job in jobs if job["kind"] == "embed"}
 
     family = children_of(running.process.pid)
-    assert len(family) == 4
+    assert len(family) == 5
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(60.0) == 0
     for process_id in family:
@@ -164,7 +164,7 @@ def test_an_upload_is_found_by_a_search_and_a_stop_leaves_nothing(
 def test_every_program_may_be_killed_and_work_goes_on(
     running: Running, client: Client, tmp_path: Path
 ) -> None:
-    names = ("service", "worker", "index", "clock")
+    names = ("service", "worker", "watch", "index", "clock")
     until(lambda: len(children_of(running.process.pid)) == len(names))
     for number, victim in enumerate(children_of(running.process.pid)):
         client.upload(tone(tmp_path / f"{number}.wav", 300.0 + 50 * number), source="field")

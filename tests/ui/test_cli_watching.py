@@ -153,7 +153,7 @@ def test_a_silence_is_added_listed_and_ended(soundpost: Run) -> None:
     assert soundpost("silence", "end", "1").out == "Silence 1 is over.\n"
     assert "[silence-ended]" in soundpost("silence", "end", "1").err
     assert [row["id"] for row in json.loads(soundpost("silence", "list", "--json").out)] == [2]
-    for wrong in (("--for", "2"), ("--weekly", "someday 1-2"), ("--weekly", "sat 9-10"), ()):
+    for wrong in (("--for", "soon"), ("--weekly", "someday 1-2"), ("--weekly", "sat 9-10"), ()):
         assert "[invalid-value]" in soundpost(*add, *wrong).err
 
 

@@ -23,9 +23,9 @@ import torch
 from soundpost.config import load_settings
 from soundpost.evaluation.false_alarms import STATED_S, WatchedLevel, watch_level
 from soundpost.evaluation.flight_scores import (
-    DURATIONS_S,
     MAX_FPR,
     PEERS,
+    STRETCHES,
     Scored,
     interval,
     mixtures,
@@ -61,27 +61,33 @@ def noise_name(snr_db: float | None) -> str:
     return "clean" if snr_db is None else f"{snr_db:.0f} dB"
 
 
+def stretch_name(duration_s: float, window_s: float) -> str:
+    """Name a length of stretch and the windows that it is the mean of."""
+    mean = "" if duration_s == window_s else f", windows of {window_s:.0f} s"
+    return f"{duration_s:.0f} s{mean}"
+
+
 def flight_lines(setting: Setting, epochs: int = 50) -> list[str]:
     """Return the tables of AUC and pAUC, for both lengths of a stretch."""
     flights = load_flights(setting.data, setting.cache, setting.development)
     noise = load_noise(setting.data, setting.cache, setting.development)
-    found: dict[float, dict[str, dict[str, Scored]]] = {seconds: {} for seconds in DURATIONS_S}
+    names = [stretch_name(*stretch) for stretch in STRETCHES]
+    found: dict[str, dict[str, dict[str, Scored]]] = {name: {} for name in names}
     for snr_db in NOISE_LEVELS_DB:
         mixed = mixtures(flights, noise, snr_db, seed=0)
         peers = score_peers(mixed, epochs)
-        for place, seconds in enumerate(DURATIONS_S):
-            scored = score_ours(setting.listener, mixed, seconds)
-            scored |= {name: peers[name][place] for name in PEERS}
-            found[seconds][noise_name(snr_db)] = scored
+        for name, stretch, beside in zip(names, STRETCHES, peers, strict=True):
+            scored = score_ours(setting.listener, mixed, *stretch)
+            found[name][noise_name(snr_db)] = scored | beside
     lines = [
         "Broken propellers told from whole ones: baseline from half of one mission's normal flights, "
         + "tested on the other mission; noise in baseline and test, of different clips. 95 % intervals "
         + "over flights; pAUC up to a false positive rate of 0.1, 0.5 is chance.",
         "",
     ]
-    for seconds, levels in found.items():
+    for name, levels in found.items():
         for title, max_fpr in (("pAUC", MAX_FPR), ("AUC", 1.0)):
-            lines += _area_table(f"{title}, {seconds:.0f} s", levels, max_fpr)
+            lines += _area_table(f"{title}, {name}", levels, max_fpr)
     return [*lines, *_mark(found)]
 
 
@@ -97,16 +103,17 @@ def _area_table(title: str, levels: dict[str, dict[str, Scored]], max_fpr: float
     return [*lines, ""]
 
 
-def _mark(found: dict[float, dict[str, dict[str, Scored]]]) -> list[str]:
+def _mark(found: dict[str, dict[str, dict[str, Scored]]]) -> list[str]:
     """Say where the default method has the best pAUC of the three, from 0 dB down."""
     missed = []
-    for seconds, levels in found.items():
+    for name, levels in found.items():
         for level, scored in levels.items():
             ours = scored[DEFAULT_METHOD].area(MAX_FPR)
-            best = max(PEERS, key=lambda name: scored[name].area(MAX_FPR))
-            if level != "clean" and ours <= scored[best].area(MAX_FPR):
-                missed.append(f"{level} at {seconds:.0f} s ({best})")
-    verdict = "reached" if not missed else "missed at " + ", ".join(missed)
+            areas = {peer: scored[peer].area(MAX_FPR) for peer in PEERS}
+            best = max(areas, key=lambda peer: areas[peer])
+            if level != "clean" and ours <= areas[best]:
+                missed.append(f"{level}, {name} ({best})")
+    verdict = "reached" if not missed else "missed at " + "; ".join(missed)
     text = f"Mark, best pAUC of `{DEFAULT_METHOD}` and the two peers at every level from 0 dB down"
     return [f"{text}: {verdict}.", ""]
 

@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float32]
 WINDOW_S = 5.0
 STATED_S = HOUR_S
 # Each unseen flight is heard this often, each time with other noise.
-ROUNDS = 8
+ROUNDS = 24
 # Clean flights cannot be heard anew: these many hours are drawn of them.
 CLEAN_H = 10.0
 

@@ -12,15 +12,15 @@ from soundpost.evaluation.flights import Flights, Noise, noise_level, with_noise
 from soundpost.evaluation.metrics import area_under_roc
 from soundpost.evaluation.observing import Listener, cut, recording_means
 from soundpost.evaluation.peers import fit_mel_mahalanobis, train_autoencoder
-from soundpost.monitoring.novelty import NOVELTY_METHODS, NoveltyOptions, fit
+from soundpost.monitoring.novelty import NOVELTY_METHODS, fit
 
 FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 
 RATE_HZ = 16_000
-DURATIONS_S = (1.0, 10.0)
-# Ten seconds are two windows of the product; one second is a window of its own.
-_WINDOW_S = {1.0: 1.0, 10.0: 5.0}
+# Seconds of a stretch, and of the windows whose scores are averaged over it. The product's windows
+# are of 5 s; the peers' are of 1 s throughout, so ours are shown with those as well.
+STRETCHES = ((1.0, 1.0), (10.0, 5.0), (10.0, 1.0))
 MAX_FPR = 0.1
 AUTOENCODER, MAHALANOBIS = "autoencoder", "mel Mahalanobis"
 PEERS = (AUTOENCODER, MAHALANOBIS)
@@ -64,22 +64,21 @@ def score_ours(
     listener: Listener,
     mixed: Mixtures,
     duration_s: float,
+    window_s: float,
     methods: Sequence[str] = NOVELTY_METHODS,
-    options: NoveltyOptions | None = None,
 ) -> dict[str, Scored]:
     """Score stretches of the test flights by each of our methods."""
-    window_s = _WINDOW_S[duration_s]
     baseline = listener.observe(mixed.baseline, window_s)
     test = listener.observe(mixed.normal + mixed.broken, window_s)
     found = {}
     for method in methods:
-        scores = fit(baseline, method, options).score(test).novelty
+        scores = fit(baseline, method).score(test).novelty
         found[method] = _stretches(scores, test.recording_ids, mixed, duration_s / window_s)
     return found
 
 
-def score_peers(mixed: Mixtures, epochs: int = 50, seed: int = 0) -> dict[str, list[Scored]]:
-    """Train both peers on the baseline and score the test flights, for each of DURATIONS_S."""
+def score_peers(mixed: Mixtures, epochs: int = 50, seed: int = 0) -> list[dict[str, Scored]]:
+    """Train both peers on the baseline and score the test flights, for each of STRETCHES."""
     normal = np.concatenate([cut(wave, 1.0, RATE_HZ) for wave in mixed.baseline])
     test = [cut(wave, 1.0, RATE_HZ) for wave in mixed.normal + mixed.broken]
     flights = np.repeat(np.arange(len(test)), [len(windows) for windows in test])
@@ -88,10 +87,10 @@ def score_peers(mixed: Mixtures, epochs: int = 50, seed: int = 0) -> dict[str, l
         AUTOENCODER: train_autoencoder(normal, epochs, seed).score(windows),
         MAHALANOBIS: fit_mel_mahalanobis(normal).score(windows),
     }
-    return {
-        name: [_stretches(values, flights, mixed, seconds) for seconds in DURATIONS_S]
-        for name, values in scores.items()
-    }
+    return [
+        {name: _stretches(values, flights, mixed, seconds) for name, values in scores.items()}
+        for seconds, _ in STRETCHES
+    ]
 
 
 def _stretches(

@@ -1,7 +1,8 @@
 """One motor: is a throttle step, or a propeller taken off, told from repeats of the same state?
 
-Every other recording of a state is its baseline; the rest are the same state again. Windows of one
-second, as the recordings are two seconds long. Nothing was chosen by these figures.
+Every other recording of a state is its baseline, where that makes enough windows; the rest are the
+same state again. Windows of one second, as the recordings are two seconds long. Nothing was chosen
+by these figures.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from soundpost.evaluation.metrics import area_under_roc
 from soundpost.evaluation.observing import Listener
+from soundpost.monitoring.folds import MIN_WINDOWS
 from soundpost.monitoring.novelty import NOVELTY_METHODS, fit
 from soundpost.monitoring.observations import Observations
 from soundpost.training.data import load_clips, load_waves, unit_wave
@@ -50,6 +52,8 @@ def measure_changes(listener: Listener, states: dict[State, list[FloatArray]]) -
     areas: dict[tuple[str, str], list[float]] = defaultdict(list)
     for state, own in seen.items():
         even = own.recording_ids % 2 == 0
+        if int(even.sum()) < MIN_WINDOWS:
+            continue
         for method in NOVELTY_METHODS:
             novelty = fit(own.take(even), method)
             same = novelty.score(own.take(~even)).novelty

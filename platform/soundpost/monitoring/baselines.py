@@ -165,7 +165,7 @@ def _choose(session: Session, source: Source, model_id: int, choice: Choice) -> 
 
 
 def accept(
-    session: Session, source: Source, recording_ids: Sequence[int], actor: str, reason: str
+    session: Session, source: Source, recording_ids: Sequence[int], actor: str, reason: str | None
 ) -> Baseline:
     """Add a version that takes further recordings as normal, beside those of the active one.
 

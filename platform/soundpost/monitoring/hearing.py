@@ -128,7 +128,12 @@ def tick(
 ) -> list[Change]:
     """Let time pass for every source: stalled sources, and everything of `incidents.tick`."""
     changes: list[Change] = []
-    for source_id, watching in sorted(_ticking(session).items()):
+    ticking = _ticking(session)
+    going_on = {source_id for source_id, _ in incidents.active_sources(session)}
+    # All before anything changes, as `incidents.tick` says.
+    for source_id in sorted(going_on | ticking.keys()):
+        sources.hold(session, source_id)
+    for source_id, watching in sorted(ticking.items()):
         changes += _tick_source(session, source_id, watching, now, make_test, on_change)
     return changes + incidents.tick(session, now, on_change)
 

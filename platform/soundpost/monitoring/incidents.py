@@ -539,17 +539,24 @@ class Desk:
 def tick(session: Session, now: datetime, on_change: OnChange | None = None) -> list[Change]:
     """Let time pass: resolve what no longer fires, escalate, tell what is silenced no longer.
 
-    Sources are held in the order of their ids, so that two that tick at once do not wait for each
-    other in a circle.
+    All sources are held before anything changes, in the order of their ids: whoever is told of
+    changes may hold rows of its own, and nobody may wait for another in a circle.
     """
-    statement = select(Incident.source_id, Incident.late).where(Incident.state.in_(ACTIVE))
+    found = active_sources(session)
+    for source_id in sorted({source_id for source_id, _ in found}):
+        sources.hold(session, source_id)
     changes = []
-    found = {(source_id, late) for source_id, late in session.execute(statement)}
     for source_id, late in sorted(found):
         desk = Desk(session, source_id, now, on_change, late=late)
         desk.pass_time()
         changes += desk.changes
     return changes
+
+
+def active_sources(session: Session) -> set[tuple[int, bool]]:
+    """Return the sources with an incident that goes on, and whether it is a late one."""
+    statement = select(Incident.source_id, Incident.late).where(Incident.state.in_(ACTIVE))
+    return {(source_id, late) for source_id, late in session.execute(statement)}
 
 
 def is_distrusted(session: Session, source_id: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from soundpost.errors import SearchTimeoutError, StretchTimeoutError
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.monitoring.incidents import OnChange
+from soundpost.monitoring.notify import incident_changed
 from soundpost.service.lag import LagClock
 from soundpost.service.logs import RequestLog, log_through_stdlib
 from soundpost.service.metrics import Metrics
@@ -58,7 +60,8 @@ def create_app(
 ) -> FastAPI:
     """Make the application. Nothing is opened here: what it is handed is its caller's to close.
 
-    on_change is told of every incident that people change, in the same transaction.
+    on_change is told of every incident that people change, in the same transaction; without one,
+    the channels of notifications are.
     """
     threads, waiting = settings.search_threads, settings.search_waiting
     parts = Parts(
@@ -72,7 +75,7 @@ def create_app(
         searches=WorkPool("search", threads, waiting, SearchTimeoutError),
         stretches=WorkPool("stretch", threads, waiting, StretchTimeoutError),
         lag=LagClock(),
-        on_change=on_change,
+        on_change=on_change or partial(incident_changed, settings=settings),
     )
     app = FastAPI(
         title="Soundpost",

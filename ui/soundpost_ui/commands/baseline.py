@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from soundpost_ui import terminal
+from soundpost_ui.commands.incidents import Actor, Reason, who
 from soundpost_ui.commands.search import Json, Timezone
 from soundpost_ui.durations import duration, read_duration_s
 from soundpost_ui.workspace import Workspace, open_workspace
@@ -20,18 +20,11 @@ app = typer.Typer(help="Say what is normal for a source.", no_args_is_help=True)
 
 SourceArgument = Annotated[str, typer.Argument(help="The source.", show_default=False)]
 Version = Annotated[int, typer.Argument(help="Which version.", show_default=False)]
-Actor = Annotated[str | None, typer.Option("--by", help="Who does it, for the log; default: you.")]
-Reason = Annotated[str, typer.Option(help="Why, for the log.")]
 
 
 def register(parent: typer.Typer) -> None:
     """Add the commands."""
     parent.add_typer(app, name="baseline")
-
-
-def who(name: str | None) -> str:
-    """Return the name that the log gets: the one given, or that of who is logged in."""
-    return name or getpass.getuser()
 
 
 @app.command("create")
@@ -158,12 +151,12 @@ def show_command(
 
 @app.command("activate")
 def activate_command(
-    source: SourceArgument, version: Version, reason: Reason = "", by: Actor = None
+    source: SourceArgument, version: Version, reason: Reason = None, by: Actor = None
 ) -> None:
     """Watch a source by this version from now on; an older one takes back a later."""
     with open_workspace() as workspace:
         found = _find(workspace, source, version)
-        _activate(workspace, found.id, who(by), reason or None)
+        _activate(workspace, found.id, who(by), reason)
         terminal.say(f"{source} is watched by version {version} from now on.")
 
 
@@ -171,7 +164,7 @@ def activate_command(
 def accept_command(
     source: SourceArgument,
     recordings: Annotated[list[int], typer.Argument(help="Recordings, by id.")],
-    reason: Reason = "",
+    reason: Reason = None,
     by: Actor = None,
 ) -> None:
     """Take recordings as a new normal: a version of the one in use and these."""
@@ -183,11 +176,11 @@ def accept_command(
             place = sources.by_name(session, source)
             made = watching.accept(session, place, recordings, who(by), reason)
         watching.prepare(workspace.store, made.id)
-        _print(_activate(workspace, made.id, who(by), reason or None), source, False)
+        _print(_activate(workspace, made.id, who(by), reason), source, False)
 
 
 @app.command("retire")
-def retire_command(source: SourceArgument, reason: Reason = "", by: Actor = None) -> None:
+def retire_command(source: SourceArgument, reason: Reason = None, by: Actor = None) -> None:
     """Stop comparing what a source records with its baseline."""
     from soundpost.errors import BaselineStateError
     from soundpost.monitoring import baselines as watching
@@ -198,7 +191,7 @@ def retire_command(source: SourceArgument, reason: Reason = "", by: Actor = None
         used = baselines.active(session, place.id)
         if used is None:
             raise BaselineStateError(source, "no baseline is active")
-        retired = watching.retire(session, used.id, who(by), reason or None)
+        retired = watching.retire(session, used.id, who(by), reason)
         terminal.say(f"{source} is not compared with version {retired.version} any more.")
 
 

@@ -71,9 +71,11 @@ def who(actor: str | None) -> str:
     return actor or getpass.getuser()
 
 
-def on_change() -> OnChange | None:
+def on_change() -> OnChange:
     """Return what is to be told of the changes that a command makes to incidents."""
-    return None
+    from soundpost.monitoring.notify import incident_changed
+
+    return incident_changed
 
 
 def incidents_command(context: typer.Context) -> None:

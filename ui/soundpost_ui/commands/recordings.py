@@ -111,7 +111,7 @@ def set_source_command(
 ) -> None:
     """Tag a source, or say how often it is heard and in which zone it is."""
     from soundpost.store import sources
-    from soundpost_ui.commands.rules import seconds
+    from soundpost_ui.durations import read_duration_s
 
     with open_workspace() as workspace, workspace.store.session() as session:
         source = sources.by_name(session, name)
@@ -120,7 +120,7 @@ def set_source_command(
             session,
             name,
             timezone=timezone,
-            cadence_s=seconds(cadence) if cadence not in (None, "auto") else None,
+            cadence_s=read_duration_s(cadence) if cadence not in (None, "auto") else None,
             no_cadence=cadence == "auto",
             tags=tags,
         )

@@ -11,6 +11,7 @@ import typer
 from soundpost_ui import terminal
 from soundpost_ui.commands.incidents import Actor, Reason, Severity, iso, who
 from soundpost_ui.commands.search import Json
+from soundpost_ui.durations import read_duration_s
 from soundpost_ui.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ RuleName = Annotated[str, typer.Argument(metavar="RULE", help="A rule's name or 
 Source = Annotated[str | None, typer.Option("--source", help="For this source.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="For every source with this tag.")]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 class Kind(StrEnum):
@@ -130,7 +130,7 @@ def add_command(
     settings = _settings(setting or [], text, budget)
     with open_workspace() as workspace:
         settings |= _vector(workspace, kind, settings, clip)
-        check_rule(kind.value, settings, seconds(hold))
+        check_rule(kind.value, settings, _seconds(hold))
         with workspace.store.session() as session:
             new = rules.NewRule(
                 name=name or " ".join(filter(None, (kind.value, text, source or tag))),
@@ -140,10 +140,10 @@ def add_command(
                 source_id=sources.by_name(session, source).id if source else None,
                 tag=tag,
                 severity=severity.value,
-                for_s=seconds(hold),
-                keep_firing_s=seconds(keep),
-                cooldown_s=seconds(cooldown),
-                escalate_after_s=seconds(escalate) if escalate else None,
+                for_s=_seconds(hold),
+                keep_firing_s=_seconds(keep),
+                cooldown_s=_seconds(cooldown),
+                escalate_after_s=_seconds(escalate) if escalate else None,
             )
             row = rules.add(session, new, now=utc_now())
             names = source_names(session)
@@ -248,22 +248,16 @@ def end_command(
     terminal.say(f"Silence {silence_id} is over.")
 
 
-def seconds(text: str) -> float:
-    """Read a time such as 30s, 5m, 2h, 3d or 1w. Raises InvalidValueError."""
-    from soundpost.errors import InvalidValueError
-
-    number, unit = text[:-1].strip(), text[-1:].lower()
-    try:
-        return float(number) * _UNITS_S[unit]
-    except (KeyError, ValueError) as error:
-        raise InvalidValueError(text, "a time is a number and s, m, h, d or w") from error
+def _seconds(text: str) -> float:
+    """Read a time that may be none. Raises InvalidValueError."""
+    return 0.0 if text.strip() in ("0", "0s") else read_duration_s(text)
 
 
 def _later(now: datetime, lasting: str) -> datetime:
     from soundpost.errors import InvalidValueError
 
     try:
-        return now + timedelta(seconds=seconds(lasting))
+        return now + timedelta(seconds=read_duration_s(lasting))
     except (OverflowError, ValueError) as error:
         raise InvalidValueError(lasting, "that is too long") from error
 
@@ -280,7 +274,7 @@ def _settings(given: list[str], text: str | None, budget: str | None) -> dict[st
     if text is not None:
         settings["text"] = text
     if budget is not None:
-        settings["budget_s"] = seconds(budget)
+        settings["budget_s"] = read_duration_s(budget)
     return settings
 
 

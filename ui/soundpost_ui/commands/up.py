@@ -19,7 +19,10 @@ from soundpost_ui.workspace import open_workspace
 
 _APP = "soundpost_workers.app"
 _QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-EMBED_QUEUES = "embed,watch,explain,notify,housekeeping"
+EMBED_QUEUES = "embed,explain"
+# What must not wait behind the embedding of a long recording.
+WATCH_QUEUES = "watch,notify,housekeeping"
+ALL_QUEUES = f"{EMBED_QUEUES},{WATCH_QUEUES}"
 INDEX_QUEUES = "index"
 
 
@@ -36,7 +39,7 @@ def up_command(
         DEFAULT_PORT
     ),
 ) -> None:
-    """Run service, worker, index builder and clock together; Ctrl-C ends them.
+    """Run service, workers, index builder and clock together; Ctrl-C ends them.
 
     What dies is started again. Nothing is lost by ending it at any moment.
     """
@@ -59,7 +62,8 @@ def programs(host: str, port: int) -> list[Program]:
     soundpost = [sys.executable, "-m", "soundpost_ui"]
     return [
         Program("service", [*soundpost, "serve", "--host", host, "--port", str(port)]),
-        Program("worker", [*soundpost, "worker"]),
+        Program("worker", [*soundpost, "worker", "--queues", EMBED_QUEUES]),
+        Program("watch", [*soundpost, "worker", "--queues", WATCH_QUEUES, "--processes", "1"]),
         Program("index", [*soundpost, "worker", "--queues", INDEX_QUEUES]),
         Program("clock", [*soundpost, "beat"]),
     ]
@@ -67,14 +71,14 @@ def programs(host: str, port: int) -> list[Program]:
 
 def worker_command(
     queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas.")] = (
-        EMBED_QUEUES
+        ALL_QUEUES
     ),
     processes: Annotated[
         int, typer.Option(min=0, help="Processes; 0 takes SOUNDPOST_WORKER_PROCESSES.")
     ] = 0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Run a worker: it embeds what waits, as long as it runs."""
+    """Run a worker: it embeds, watches and tells what waits, as long as it runs."""
     name = f"{queues.partition(',')[0]}-{os.getpid()}@%h"
     arguments = ["worker", "--queues", queues, "--hostname", name, "--loglevel", log_level]
     arguments += ["--concurrency", str(processes)] if processes else []
