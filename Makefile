@@ -66,6 +66,11 @@ eval-encoder: runs/measured/model.safetensors ## Measure how well the encoder fi
 	$(BIN)/python -m soundpost.evaluation.calibration
 	$(BIN)/python -m soundpost.evaluation.encoder $(ARGS)
 
+# What is slow to compute stays below runs/, so that another run is quick.
+.PHONY: eval-watch
+eval-watch: $(INSTALLED) ## Measure what watching notices, and how often it is wrong
+	$(BIN)/python -m soundpost.evaluation.anomaly --write docs/benchmarks.md $(ARGS)
+
 .PHONY: train-encoder
 train-encoder: runs/shipped/model.safetensors runs/measured/model.safetensors ## Train the compact encoder and put it into the package
 	$(BIN)/python -m soundpost.evaluation.calibration --shipped runs/shipped

@@ -121,6 +121,44 @@ def _workshop_scenes() -> Iterator[tuple[str, Scene]]:
             yield name, Scene((event,), 9.0, SAMPLE_RATE_HZ, seed=seed)
 
 
+@dataclass(frozen=True)
+class PumpRoom:
+    """Where the recordings of the pump lie, in the order in which they come in."""
+
+    normal: Path
+    quiet: Path
+    worn: Path
+    mended: Path
+
+
+def build_pump_room(folder: Path) -> PumpRoom:
+    """Write a day of a pump, one recording every half hour: a bearing wears out in the evening."""
+    counts = {"normal": 24, "quiet": 4, "worn": 3, "mended": 3}
+    number = 0
+    for name, count in counts.items():
+        place = folder / "pump-3" / name
+        place.mkdir(parents=True, exist_ok=True)
+        for _ in range(count):
+            started = FIRST + number * 2 * EVERY
+            _write(place / f"{started:%Y%m%d_%H%M%S}Z.wav", _pump_scene(number, name == "worn"))
+            number += 1
+    return PumpRoom(*(folder / "pump-3" / name for name in counts))
+
+
+def _pump_scene(number: int, worn: bool) -> Scene:
+    """Return twenty seconds of the same pump, now and then with somebody passing by."""
+    from soundpost.audio.scenes import Event, Scene
+
+    rng = np.random.default_rng((SEED, number))
+    pump = Event("pump", 0.0, 20.0, -30.0 + float(rng.normal(0.0, 0.3)), {"stroke_hz": 1.6})
+    events = [pump, Event("fan", 0.0, 20.0, -42.0, {"speed_hz": 24.0, "blades": 5.0})]
+    if number % 5 == 2:
+        events.append(Event("footsteps", float(rng.uniform(2.0, 14.0)), 4.0, -44.0))
+    if worn:
+        events.append(Event("bearing", 0.0, 20.0, -36.0, {"speed_hz": 24.0, "severity": 0.8}))
+    return Scene(tuple(events), 20.0, SAMPLE_RATE_HZ, seed=SEED + number)
+
+
 def _write_broken(folder: Path) -> None:
     """Leave what every archive holds: an empty file and one that is no audio at all."""
     (folder / "transfer failed.wav").touch()

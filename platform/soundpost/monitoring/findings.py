@@ -20,6 +20,7 @@ from soundpost.store.watch_tables import Finding
 # People look at a few; a recording of a day has thousands of windows.
 FINDINGS_A_RECORDING = 3
 FINDINGS_AN_INCIDENT = 30
+STRANGE_P_VALUE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ def record(
     known = set(
         session.scalars(select(Finding.window_id).where(Finding.incident_id == incident_id))
     )
-    rows = _strangest(evidence, set(window_ids) - known)
+    rows = _strangest(evidence, set(window_ids) - known, usual_too=not known)
     room = FINDINGS_AN_INCIDENT - len(known)
     made = [_finding(session, incident_id, rule_id, row, evidence) for row in rows[: max(0, room)]]
     session.add_all(made)
@@ -60,11 +61,17 @@ def count(session: Session, incident_id: int) -> int:
     return session.scalar(statement) or 0
 
 
-def _strangest(evidence: Evidence, window_ids: set[int]) -> list[int]:
-    """Rows of windows, the most novel first; in order of time where nothing says how novel."""
+def _strangest(evidence: Evidence, window_ids: set[int], usual_too: bool) -> list[int]:
+    """Rows of windows, the most novel first; in order of time where nothing says how novel.
+
+    Evidence of a change outlasts it: a window that sounds as usual is no finding, unless an
+    incident has no other.
+    """
     rows = np.flatnonzero(np.isin(evidence.observed.window_ids, sorted(window_ids)))
     if evidence.scored is not None:
         rows = rows[np.argsort(-evidence.scored.novelty[rows], kind="stable")]
+        strange = rows[evidence.scored.p_values[rows] <= STRANGE_P_VALUE]
+        rows = rows[:1] if usual_too and not len(strange) else strange
     return [int(row) for row in rows[:FINDINGS_A_RECORDING]]
 
 
