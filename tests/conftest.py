@@ -2,6 +2,7 @@
 
 postgres_server: a real server for this test run.
 empty_url: a fresh database without tables. store_url: one with tables. store: the same, open.
+pump_archive: an archive of one source, pump-3, to be watched.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pytest
 
+from soundpost.store import models, recordings, sources, windows
+from soundpost.store.recordings import NewRecording
 from soundpost.store.session import Store, open_store
+from soundpost.store.windows import WindowRow
 from soundpost_migrations.upgrade import upgrade
 
 # Durability is not what these tests are about; without it they take a third of the time.
@@ -178,3 +184,147 @@ def _wait_until_ready(server: subprocess.Popen[bytes], folder: Path) -> None:
             return
     server.kill()
     pytest.fail(f"PostgreSQL did not start:\n{(folder / 'server.log').read_text()}")
+
+
+# --- an archive to be watched -----------------------------------------------------------------
+
+
+class PumpArchive:
+    """A source whose windows lie around a centre in the space of a model."""
+
+    noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    dimension = 16
+    windows = 12
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.rng = np.random.default_rng(7)
+        self.centre = np.eye(self.dimension)[0]
+        self.model_id = self.add_model("1")
+        with store.session() as session:
+            self.source_id = sources.ensure(session, "pump-3").id
+
+    def add_model(self, revision: str) -> int:
+        """Add a model, and let it serve."""
+        with self.store.session() as session:
+            model = models.EncoderModel(
+                name="test",
+                revision=revision,
+                dimension=self.dimension,
+                sample_rate_hz=16_000,
+                window_s=5.0,
+                hop_s=5.0,
+            )
+            session.add(model)
+            session.flush()
+            models.serve(session, model.id)
+            return model.id
+
+    def arrive(
+        self,
+        number: int,
+        *,
+        started_at: datetime | None = None,
+        without_start: bool = False,
+        sample_rate_hz: int = 16_000,
+    ) -> int:
+        """Add a recording that is not embedded yet; it began `number` minutes after noon."""
+        began = started_at or self.noon + timedelta(minutes=number)
+        with self.store.session() as session:
+            new = NewRecording(
+                self.source_id,
+                f"{number:064x}",
+                f"/{number}.wav",
+                1,
+                1,
+                started_at=None if without_start else began,
+                duration_s=5.0 * self.windows,
+                sample_rate_hz=sample_rate_hz,
+                channels=1,
+            )
+            return recordings.add(session, new)[0].id
+
+    def embed(
+        self,
+        recording_id: int,
+        offset: float = 0.0,
+        level_dbfs: float = -30.0,
+        *,
+        rows: list[WindowRow] | None = None,
+    ) -> None:
+        """Embed a recording; offset: how far its windows lie off the centre."""
+        if rows is None:
+            starts = [5.0 * row for row in range(self.windows)]
+            rows = [self.window(start_s, offset, level_dbfs) for start_s in starts]
+        with self.store.session() as session:
+            windows.add_batch(session, recording_id, self.model_id, rows)
+            recordings.mark_embedded(session, recording_id, duration_s=rows[-1].end_s)
+
+    def record(
+        self,
+        number: int,
+        offset: float = 0.0,
+        level_dbfs: float = -30.0,
+        *,
+        started_at: datetime | None = None,
+        without_start: bool = False,
+        rows: list[WindowRow] | None = None,
+    ) -> int:
+        """Add an embedded recording; see `arrive` and `embed`."""
+        made = self.arrive(number, started_at=started_at, without_start=without_start)
+        self.embed(made, offset, level_dbfs, rows=rows)
+        return made
+
+    def window(
+        self,
+        start_s: float,
+        offset: float = 0.0,
+        level_dbfs: float = -30.0,
+        *,
+        length_s: float = 5.0,
+        bands: int = 26,
+    ) -> WindowRow:
+        """Return a window, as the encoder and the measuring of acoustics would."""
+        frames = self.centre + offset * np.eye(self.dimension)[1]
+        seconds = max(1, round(length_s))
+        frames = frames + self.rng.normal(0, 0.05, (seconds, self.dimension))
+        frames /= np.linalg.norm(frames, axis=1, keepdims=True)
+        mean = frames.mean(axis=0)
+        return WindowRow(
+            start_s,
+            start_s + length_s,
+            self.acoustics(level_dbfs + self.rng.normal(0, 0.5), bands),
+            (mean / np.linalg.norm(mean)).astype(np.float32),
+            np.rint(frames * 127).astype(np.int8),
+            [("machine", 0.8)],
+        )
+
+    def acoustics(self, level_dbfs: float, bands: int = 26) -> dict[str, object]:
+        """Return the acoustic document of a window."""
+        rng = self.rng
+        return {
+            "level_dbfs": level_dbfs,
+            "peak_dbfs": level_dbfs + 12.0,
+            "a_level_dbfs": level_dbfs - 2.0,
+            "third_octave_dbfs": (level_dbfs - 15.0 + rng.normal(0, 1, bands)).tolist(),
+            "centroid_hz": 1000.0 + rng.normal(0, 30),
+            "flatness": 0.2 + rng.normal(0, 0.01),
+            "modulation": [0.1, 0.1, 0.1, 0.1],
+            "modulation_hz": 2.0,
+            "modulation_depth": 0.1,
+            "onsets_per_s": 0.5,
+            "clipped_share": 0.0,
+            "silent_share": 0.0,
+        }
+
+
+@pytest.fixture
+def pump_archive(store: Store) -> PumpArchive:
+    """An archive on each database."""
+    return PumpArchive(store)
+
+
+@pytest.fixture
+def lite_pump_archive(sqlite_store: Store) -> PumpArchive:
+    """An archive on SQLite, for tests that are not about the database."""
+    return PumpArchive(sqlite_store)

@@ -6,35 +6,31 @@ their code, with the value and the remedy that the service gave.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self, TypeVar, overload
-from urllib.parse import quote, urlsplit
+from typing import Any, BinaryIO, Literal, Unpack, overload
+from urllib.parse import quote
 
-import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
-
-from soundpost.errors import (
-    InvalidValueError,
-    PathNotFoundError,
-    ServiceError,
-    ServiceTimeoutError,
-    ServiceUnreachableError,
-    SoundpostError,
-    UnreadableFileError,
-    error_class,
+from soundpost.client_notifications import NotificationCalls
+from soundpost.client_transport import (
+    DEFAULT_URL,
+    checked,
+    given,
+    is_problem,
+    moment_text,
+    parse,
+    to_error,
 )
+from soundpost.client_watching import SourceFields, WatchingCalls
+from soundpost.errors import PathNotFoundError, UnreadableFileError
 from soundpost.service.schemas import (
     Health,
     Index,
     Job,
     JobState,
     Model,
-    Page,
-    Problem,
     Readiness,
     Recording,
     SearchResult,
@@ -44,46 +40,16 @@ from soundpost.service.schemas import (
     Window,
 )
 
-DEFAULT_URL = "http://127.0.0.1:8780"
-
-_PIECE_BYTES = 256 * 1024
-_FIRST_PAUSE_S = 0.1
-# These say that no answer came, not that one was bad.
-_LOST = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-
-Result = TypeVar("Result", bound=BaseModel)
-Item = TypeVar("Item")
+__all__ = ["DEFAULT_URL", "Client", "to_error"]
 
 
-class Client:
+class Client(WatchingCalls, NotificationCalls):
     """Speaks to one service; safe to use from several threads. Close it, or use it in `with`.
 
     timeout_s: how long to wait for the next bytes of an answer, None for ever. retries: how often
     a question that changes nothing is asked again where the connection fails. Raises
     InvalidValueError for an address that is none.
     """
-
-    def __init__(
-        self,
-        base_url: str = DEFAULT_URL,
-        *,
-        timeout_s: float | None = 60.0,
-        retries: int = 2,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        _check_address(base_url)
-        self._http = httpx.Client(base_url=base_url, timeout=timeout_s, transport=transport)
-        self._retries = retries
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._http.close()
 
     # --- recordings ---
 
@@ -104,7 +70,7 @@ class Client:
         moment = started_at.isoformat() if isinstance(started_at, datetime) else started_at
         fields = {"source": source, "started_at": moment, "timezone": timezone}
         with _opened(file, name) as part:
-            return self._ask(Uploaded, "POST", "/v1/recordings", files=part, data=_given(fields))
+            return self._ask(Uploaded, "POST", "/v1/recordings", files=part, data=given(fields))
 
     def recordings(
         self,
@@ -120,8 +86,8 @@ class Client:
         params = {
             "source": source,
             "status": status,
-            "after": _moment(after),
-            "before": _moment(before),
+            "after": moment_text(after),
+            "before": moment_text(before),
             "newest_first": newest_first,
             "limit": page_size,
         }
@@ -278,7 +244,7 @@ class Client:
     ) -> SearchResult:
         """Find what sounds like a stretch of a file. Raises like search_text and upload."""
         filters = _filters(k, source, after, before, min_score, timeout_s)
-        data = _given({"start_s": start_s, "end_s": end_s, **filters})
+        data = given({"start_s": start_s, "end_s": end_s, **filters})
         with _opened(file, None) as part:
             return self._ask(SearchResult, "POST", "/v1/search/audio", files=part, data=data)
 
@@ -345,7 +311,15 @@ class Client:
 
     def source(self, name: str) -> Source:
         """Look at one source. Raises UnknownSourceError."""
-        return self._ask(Source, "GET", f"/v1/sources/{quote(name, safe='')}")
+        return self._ask(Source, "GET", _source_path(name))
+
+    def change_source(self, name: str, **changes: Unpack[SourceFields]) -> Source:
+        """Change the timezone, the cadence or the tags of a source; what is not named stays.
+
+        cadence_s None: it is estimated from the recordings. tags: all it is to have. Raises
+        UnknownSourceError, InvalidValueError.
+        """
+        return self._ask(Source, "PATCH", _source_path(name), json=changes)
 
     def models(self) -> list[Model]:
         """List the models that made vectors, oldest first."""
@@ -362,102 +336,13 @@ class Client:
     def ready(self) -> Readiness:
         """Say whether the service can do its work, and what it lacks if not."""
         response = self._request("GET", "/readyz")
-        if response.status_code == 503 and not _is_problem(response):
-            return _parse(Readiness, response)
-        return _parse(Readiness, _checked(response))
+        if response.status_code == 503 and not is_problem(response):
+            return parse(Readiness, response)
+        return parse(Readiness, checked(response))
 
     def metrics(self) -> str:
         """Return the metrics in the text format of Prometheus."""
         return self._send("GET", "/metrics").text
-
-    # --- asking ---
-
-    def _ask(self, kind: type[Result], method: str, path: str, **parts: Any) -> Result:
-        return _parse(kind, self._send(method, path, **parts))
-
-    def _list(self, kind: type[Result], path: str) -> list[Result]:
-        response = self._send("GET", path)
-        with _understanding(response):
-            return TypeAdapter(list[kind]).validate_json(response.content)  # type: ignore[valid-type]  # known at run time
-
-    def _pages(self, kind: type[Result], path: str, params: Mapping[str, Any]) -> Iterator[Result]:
-        asked = _given(params)
-        while True:
-            response = self._send("GET", path, params=asked)
-            page = _parse(Page[kind], response)  # type: ignore[valid-type]  # known at run time
-            yield from page.items
-            if page.next is None:
-                return
-            asked["cursor"] = page.next
-
-    def _send(self, method: str, path: str, **parts: Any) -> httpx.Response:
-        return _checked(self._request(method, path, **parts))
-
-    def _request(self, method: str, path: str, **parts: Any) -> httpx.Response:
-        request = self._http.build_request(method, path, **parts)
-        return self._deliver(request, stream=False)
-
-    def _deliver(self, request: httpx.Request, stream: bool) -> httpx.Response:
-        """Send a request; one that changes nothing again, where the connection fails."""
-        left = self._retries if request.method == "GET" else 0
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                return self._http.send(request, stream=stream)
-            except httpx.ConnectTimeout as error:
-                raise ServiceUnreachableError(str(request.url), str(error)) from error
-            except httpx.TimeoutException as error:
-                raise ServiceTimeoutError(str(request.url), str(error)) from error
-            except _LOST as error:
-                if left <= 0:
-                    raise ServiceUnreachableError(str(request.url), str(error)) from error
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise ServiceError(str(request.url), str(error)) from error
-            left -= 1
-            time.sleep(pause_s)
-            pause_s *= 2
-
-    def _fetch(
-        self,
-        path: str,
-        params: Mapping[str, Any],
-        to: Path | None,
-        headers: Mapping[str, str] | None = None,
-    ) -> bytes | Path:
-        request = self._http.build_request("GET", path, params=_given(params), headers=headers)
-        response = self._deliver(request, stream=to is not None)
-        try:
-            if response.is_error:
-                response.read()
-            _checked(response)
-            return response.content if to is None else _save(response, to)
-        except httpx.HTTPError as error:
-            raise ServiceUnreachableError(str(request.url), str(error)) from error
-        finally:
-            response.close()
-
-
-def _check_address(base_url: str) -> None:
-    try:
-        address = urlsplit(base_url)
-        sound = address.scheme in ("http", "https") and bool(address.hostname)
-        httpx.URL(base_url)
-    except (ValueError, httpx.InvalidURL):
-        sound = False
-    if not sound:
-        raise InvalidValueError(base_url, "not an address such as http://host:8780")
-
-
-def _save(response: httpx.Response, to: Path) -> Path:
-    """Write a body to a file, which appears whole or not at all."""
-    part = to.with_name(f".{to.name}.part")
-    try:
-        with part.open("wb") as file:
-            for piece in response.iter_bytes(_PIECE_BYTES):
-                file.write(piece)
-        return part.replace(to)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -482,14 +367,6 @@ def _name_of(file: BinaryIO) -> str:
     return Path(name).name if isinstance(name, str) else "unnamed"
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
-
-
 def _filters(
     k: int,
     source: str | None,
@@ -498,49 +375,9 @@ def _filters(
     min_score: float | None,
     timeout_s: float | None,
 ) -> dict[str, Any]:
-    filters = {"k": k, "source": source, "after": _moment(after), "before": _moment(before)}
-    return _given({**filters, "min_score": min_score, "timeout_s": timeout_s})
+    filters = {"k": k, "source": source, "after": moment_text(after), "before": moment_text(before)}
+    return given({**filters, "min_score": min_score, "timeout_s": timeout_s})
 
 
-# --- answers ----------------------------------------------------------------------------------
-
-
-def _parse(kind: type[Result], response: httpx.Response) -> Result:
-    with _understanding(response):
-        return kind.model_validate_json(response.content)
-
-
-@contextmanager
-def _understanding(response: httpx.Response) -> Iterator[None]:
-    try:
-        yield
-    except ValidationError as error:
-        raise ServiceError(str(response.url), f"{error.error_count()} faults in it") from error
-
-
-def _is_problem(response: httpx.Response) -> bool:
-    kind: str = response.headers.get("content-type", "")
-    return kind.startswith("application/problem+json")
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    """Return an answer that is none of an error. Raises the error it is otherwise."""
-    if not response.is_error and not response.is_redirect:
-        return response
-    if not _is_problem(response):
-        raise ServiceError(str(response.url), f"status {response.status_code}")
-    raise to_error(_parse(Problem, response))
-
-
-def to_error(problem: Problem) -> SoundpostError:
-    """Return the error that the service answered with, as its own class where it is known."""
-    kind = error_class(problem.code)
-    detail = "; ".join(f"{fault.where}: {fault.message}" for fault in problem.faults)
-    if kind is None:
-        text = ": ".join(filter(None, (problem.title, problem.value, problem.detail)))
-        error: SoundpostError = ServiceError(problem.code, text)
-    else:
-        error = kind(problem.value, detail or problem.detail)
-    error.remedy = problem.remedy
-    error.add_note(f"request {problem.request_id}")
-    return error
+def _source_path(name: str) -> str:
+    return f"/v1/sources/{quote(name, safe='')}"

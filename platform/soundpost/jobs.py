@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 from soundpost.audio.recording import Remark
 from soundpost.config import Settings
 from soundpost.errors import DiskFullError, SoundpostError
-from soundpost.store import baselines, jobs, rules
+from soundpost.store import baselines, jobs, rules, windows
 from soundpost.store.jobs import BACKFILL, LIVE, NewJob, ToSend
 from soundpost.store.session import after_commit
-from soundpost.store.tables import Job, utc_now
+from soundpost.store.tables import Job, Recording, utc_now
 
 __all__ = ["BACKFILL", "LIVE", "JobQueue", "NoSender", "Sender"]
 
@@ -52,6 +52,11 @@ def task_name(kind: str) -> str:
 def embed_key(recording_id: int) -> str:
     """The key of the jobs that embed a recording."""
     return f"{EMBED}:{recording_id}"
+
+
+def watch_key(recording_id: int) -> str:
+    """The key of the jobs that watch a recording."""
+    return f"{WATCH}:{recording_id}"
 
 
 def notify_key(notification_id: int) -> str:
@@ -103,6 +108,9 @@ class JobQueue:
         """
         if new.source_id is not None:
             self.check_room(session, new.source_id)
+        return self._add(session, new)
+
+    def _add(self, session: Session, new: NewJob) -> Job:
         job, is_new = jobs.add(session, new)
         if is_new and job.due_at <= utc_now():
             self._send_after_commit(session, job)
@@ -167,8 +175,9 @@ class JobQueue:
     ) -> Job:
         """Ask for the rules of its source to look at an embedded recording."""
         payload = {"recording": recording_id}
-        new = NewJob(WATCH, f"{WATCH}:{recording_id}", WATCH, payload, source_id, priority)
-        return self.add(session, new)
+        new = NewJob(WATCH, watch_key(recording_id), WATCH, payload, source_id, priority)
+        # It is in the archive already: a full queue is no reason not to hear it.
+        return self._add(session, new)
 
     def watch_if_watched(
         self, session: Session, recording_id: int, source_id: int, *, priority: int = LIVE
@@ -176,6 +185,19 @@ class JobQueue:
         """Ask for a recording to be watched if its source has a baseline in use, or rules."""
         watched = baselines.active(session, source_id) or rules.for_source(session, source_id)
         return self.watch(session, recording_id, source_id, priority=priority) if watched else None
+
+    def watch_embedded(self, session: Session, recording_id: int) -> Job | None:
+        """Ask for a recording to be watched, in the transaction that completes it.
+
+        Whoever embedded it, it is watched once: not when another model embeds it anew, and not
+        when two processes complete it.
+        """
+        recording = session.get(Recording, recording_id)
+        if recording is None or len(windows.models_of(session, recording_id)) != 1:
+            return None
+        if jobs.latest(session, watch_key(recording_id)) is not None:
+            return None
+        return self.watch_if_watched(session, recording_id, recording.source_id)
 
     def prepare_baseline(self, session: Session, baseline_id: int, *, then: str = "") -> Job:
         """Ask for a baseline to be prepared; `then` "activate" makes it the one that is used."""

@@ -165,3 +165,35 @@ def test_a_source_is_tagged_and_untagged(soundpost: Run) -> None:
     listed: list[dict[str, Any]] = json.loads(soundpost("sources", "--json").out)
     assert (listed[0]["tags"], listed[0]["cadence_s"]) == (["pumps"], None)
     assert "pumps" in soundpost("sources").out
+
+
+def test_what_waits_is_watched_and_said(soundpost: Run, tmp_path: Path) -> None:
+    assert soundpost("watch").out == (
+        "0 recordings watched, 0 incidents opened, 0 resolved, 0 notifications delivered\n"
+    )
+    loud = ("rules", "add", "level", "--source", "yard", "--set", "above_dbfs=-60")
+    assert soundpost(*loud).code == 0
+    wave = 0.3 * np.sin(2 * np.pi * 880 * np.arange(5 * 8_000) / 8_000)
+    soundfile.write(tmp_path / "again.wav", wave, 8_000)
+    started = ("--started-at", "2026-11-01T04:30")
+    assert soundpost("ingest", "again.wav", "--source", "yard", *started).code == 0
+    told = soundpost("watch", "yard")
+    first, opened, summary = told.out.splitlines()
+    assert first == (
+        "yard: recording 2, 2026-11-01 04:30:00 UTC, 2 windows, no baseline to score by"
+    )
+    assert opened.startswith("  incident 1 opened: ")
+    assert summary.startswith("1 recording watched, 1 incident opened, 0 resolved")
+    document = json.loads(soundpost("watch", "--json").out)
+    assert (document["watched"], document["noticed"], document["waiting"]) == (0, [], [])
+    refused = soundpost("watch", "nowhere")
+    assert refused.code == 2 and "unknown-source" in refused.err
+
+
+def test_a_watched_recording_is_shown_as_json(soundpost: Run, tmp_path: Path) -> None:
+    soundpost("rules", "add", "level", "--set", "above_dbfs=-60")
+    soundfile.write(tmp_path / "low.wav", 0.2 * np.sin(np.arange(40_000) / 9), 8_000)
+    soundpost("ingest", "low.wav", "--source", "yard", "--started-at", "2026-11-01T04:30")
+    (noticed,) = json.loads(soundpost("watch", "--json").out)["noticed"]
+    assert (noticed["source"], noticed["began_at"]) == ("yard", "2026-11-01T04:30:00+00:00")
+    assert [change["kind"] for change in noticed["changes"]] == ["opened"]

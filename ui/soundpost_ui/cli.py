@@ -28,6 +28,7 @@ from soundpost_ui.commands import (
     search,
     serve,
     up,
+    watch,
     watch_folder,
 )
 from soundpost_ui.workspace import platform_needed
@@ -51,6 +52,7 @@ COMMANDS = (
     jobs,
     channels,
     notifications,
+    watch,
     incidents,
     rules,
     index,

@@ -204,16 +204,10 @@ def _settle(tools: Tools, batch: _Batch, session: Session, end: PreparedEnd) -> 
         return
     if end.windows:
         jobs.complete(session, leased)
-        _watch(tools, session, end.recording_id, leased)
+        tools.queue.watch_embedded(session, end.recording_id)
     else:
         jobs.fail(session, leased, end.fault or NoSamplesError(end.path), final=True)
     batch.held.pop(end.recording_id, None)
-
-
-def _watch(tools: Tools, session: Session, recording_id: int, leased: Leased) -> None:
-    """Have a new recording watched; one that is embedded anew by another model was already."""
-    if len(windows.models_of(session, recording_id)) == 1 and leased.source_id is not None:
-        tools.queue.watch_if_watched(session, recording_id, leased.source_id)
 
 
 def _end(tools: Tools, batch: _Batch, leased: Leased, error: SoundpostError | None) -> None:

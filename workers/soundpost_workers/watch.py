@@ -7,7 +7,7 @@ process, it counts once or not at all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,8 +18,9 @@ from soundpost.config import Settings
 from soundpost.errors import MonitoringError
 from soundpost.jobs import WATCH, JobQueue
 from soundpost.monitoring import baselines as making
+from soundpost.monitoring.incidents import Change
 from soundpost.monitoring.reading import began_at
-from soundpost.monitoring.watch import Watcher, begin_watching
+from soundpost.monitoring.watch import Watched, Watcher, begin_watching
 from soundpost.store import audit, baselines, jobs, models, recordings, sources
 from soundpost.store.jobs import Leased
 from soundpost.store.session import Store
@@ -34,13 +35,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WatchTools:
-    """What a process watches with; what it has fitted stays in memory."""
+    """What a process watches with; what it has fitted stays in memory.
+
+    on_watched: is told of each recording once it is done with.
+    """
 
     settings: Settings
     store: Store
     queue: JobQueue
     watcher: Watcher
     worker: str
+    on_watched: Callable[[Watched], None] | None = None
 
 
 def watch(tools: WatchTools, job_id: int) -> int:
@@ -85,6 +90,8 @@ def _watch(tools: WatchTools, leased: Leased) -> None:
         watched = tools.watcher.watch(session, recording_id, now)
     for change in watched.applied.changes:
         log.info("incident %d %s", change.incident_id, change.kind)
+    if tools.on_watched is not None:
+        tools.on_watched(watched)
 
 
 def _comes_after_another(
@@ -125,10 +132,19 @@ def prepare_baseline(tools: WatchTools, job_id: int) -> bool:
     return do_leased(tools.store, tools.settings, job_id, tools.worker, work, final=final)
 
 
-def tick(tools: WatchTools, now: datetime) -> None:
-    """Let time pass: incidents that are over, sources that say nothing, learning that has ended."""
+def tick(tools: WatchTools, now: datetime) -> list[Change]:
+    """Let time pass: incidents that are over, sources that say nothing, learning that has ended.
+
+    Returns what changed of incidents.
+    """
     with tools.store.session() as session:
-        tools.watcher.tick(session, now)
+        changes = tools.watcher.tick(session, now)
+    look_after_baselines(tools, now)
+    return changes
+
+
+def look_after_baselines(tools: WatchTools, now: datetime) -> None:
+    """Ask for the preparing of what has learned for long enough, and of what a new model needs."""
     with tools.store.session() as session:
         for baseline in baselines.learning(session, now):
             making.end_learning(session, baseline)

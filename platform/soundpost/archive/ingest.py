@@ -13,16 +13,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+
+from sqlalchemy.orm import Session
 
 from soundpost.archive.discover import Discovery
 from soundpost.archive.embed import Embedder
 from soundpost.archive.index import GrowingIndex
 from soundpost.archive.plan import IngestOptions, Plan, Workload
-from soundpost.archive.prepare import Job
+from soundpost.archive.prepare import Job, PreparedEnd
 from soundpost.archive.relay import Feed, Stopwatch
 from soundpost.archive.summary import Progress, Summary
 from soundpost.archive.triage import Triage, source_of
 from soundpost.archive.writer import Writer
+from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.store import models
 from soundpost.store.files import AudioFiles
@@ -42,16 +46,19 @@ def ingest(
     objects: AudioFiles | None = None,
     progress: ProgressCallback | None = None,
     stop: threading.Event | None = None,
+    queue: JobQueue | None = None,
 ) -> Summary:
     """Bring files into the archive and return what became of each.
 
     What is wrong with a file is in the summary and on its row, and never stops the others. New
-    vectors are added to `index`, if one is given, after their transaction. With options.copy the audio is kept in `objects` too. `stop` ends the run early, with everything
-    written that was embedded; the same call again goes on from there. Raises InvalidValueError
-    for options that contradict each other, StoreError where the database fails.
+    vectors are added to `index`, if one is given, after their transaction. With options.copy the
+    audio is kept in `objects` too. `stop` ends the run early, with everything written that was
+    embedded; the same call again goes on from there. `queue` is asked to have each recording
+    watched if its source is. Raises InvalidValueError for options that contradict each other,
+    StoreError where the database fails.
     """
     options.check(len(found.files))
-    run = _Run(found, options, store, encoder, index, objects if options.copy else None)
+    run = _Run(found, options, store, encoder, index, objects if options.copy else None, queue)
     return run.execute(progress or _ignore, stop or threading.Event())
 
 
@@ -66,6 +73,7 @@ class _Run:
         encoder: AudioTextEncoder,
         index: GrowingIndex | None,
         objects: AudioFiles | None,
+        queue: JobQueue | None,
     ) -> None:
         self._found = found
         self._options = options
@@ -78,7 +86,10 @@ class _Run:
         plan, model_id = self._make_plan()
         writing = threading.Lock()
         self._triage = Triage(store, objects, plan, self._summary, self._stopwatch, writing)
-        self._writer = Writer(store, index, model_id, self._summary, self._stopwatch, writing)
+        settled = partial(_have_watched, queue) if queue is not None else None
+        self._writer = Writer(
+            store, index, model_id, self._summary, self._stopwatch, writing, settled
+        )
         self._embedder = Embedder(encoder, self._writer, options, self._stopwatch)
 
     def execute(self, progress: ProgressCallback, stop: threading.Event) -> Summary:
@@ -136,6 +147,11 @@ class _Run:
             findings.sort(key=lambda finding: (order.get(finding.path, -1), finding.code))
         summary.stages = self._stopwatch.seconds()
         summary.wall_s = time.perf_counter() - self._began
+
+
+def _have_watched(queue: JobQueue, session: Session, end: PreparedEnd) -> None:
+    if end.windows:
+        queue.watch_embedded(session, end.recording_id)
 
 
 def _ignore(_: Progress) -> None:

@@ -14,7 +14,7 @@ from soundpost.monitoring import baselines as making
 from soundpost.monitoring import findings, hearing
 from soundpost.monitoring.baselines import DEFAULT_BUDGET_S, Fitted, FittedBaselines, Scored
 from soundpost.monitoring.evidence import Evidence, Thresholds
-from soundpost.monitoring.incidents import Applied, OnChange
+from soundpost.monitoring.incidents import Applied, Change, OnChange
 from soundpost.monitoring.observations import DoubleArray, Observations
 from soundpost.monitoring.reading import began_at, observe
 from soundpost.monitoring.rules import EmbedText, Heard, SequentialTest, TestFactory, model_key
@@ -142,9 +142,9 @@ class Watcher:
             )
         return Watched(recording_id, len(observed), scored is not None, applied)
 
-    def tick(self, session: Session, now: datetime) -> None:
+    def tick(self, session: Session, now: datetime) -> list[Change]:
         """Let time pass: sources that say nothing, incidents that are over."""
-        hearing.tick(session, now, _tests(None), self._on_change)
+        return hearing.tick(session, now, _tests(None), self._on_change)
 
     def _fitting(
         self, session: Session, baseline: Baseline | None, model: EncoderModel

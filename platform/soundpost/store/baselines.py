@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, undefer
 
 from soundpost.errors import BaselineStateError, InvalidValueError, UnknownBaselineError
 from soundpost.store import sources
+from soundpost.store.recordings import beginning
 from soundpost.store.session import insert_new
 from soundpost.store.tables import Embedding, Recording, Source, Window, utc_now
 from soundpost.store.watch_tables import Baseline, BaselineRecording
@@ -139,7 +140,7 @@ def embedded_recordings(
 ) -> list[int]:
     """Return a source's recordings that a model has embedded, that begin in [after, before).
 
-    A recording without a start never does where a bound is given.
+    A recording that does not know when it began counts from when it arrived.
     """
     heard = select(Window.recording_id).join(Embedding, Embedding.window_id == Window.id)
     heard = heard.where(Embedding.model_id == model_id)
@@ -147,9 +148,9 @@ def embedded_recordings(
         Recording.source_id == source_id, Recording.status == "embedded", Recording.id.in_(heard)
     )
     if after is not None:
-        statement = statement.where(Recording.started_at >= after)
+        statement = statement.where(beginning() >= after)
     if before is not None:
-        statement = statement.where(Recording.started_at < before)
+        statement = statement.where(beginning() < before)
     return list(session.scalars(statement.order_by(Recording.id)))
 
 

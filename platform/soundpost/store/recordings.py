@@ -218,18 +218,18 @@ def count(
 
 def beginnings(session: Session, recording_ids: Sequence[int]) -> dict[int, datetime]:
     """Return when recordings began, by id; one that does not know it began when it arrived."""
-    statement = select(Recording.id, _began()).where(Recording.id.in_(list(recording_ids)))
+    statement = select(Recording.id, beginning()).where(Recording.id.in_(list(recording_ids)))
     return {row[0]: row[1] for row in session.execute(statement)}
 
 
 def previous_at(session: Session, recording: Recording) -> datetime | None:
     """Return when the recording of the same source began that came before this one, if one did."""
     began = recording.started_at or recording.created_at
-    statement = select(func.max(_began())).where(
+    statement = select(func.max(beginning())).where(
         Recording.source_id == recording.source_id,
         Recording.id != recording.id,
         Recording.sha256.is_not(None),
-        _began() <= began,
+        beginning() <= began,
     )
     return session.scalar(statement)
 
@@ -240,12 +240,13 @@ def on_their_way(session: Session, source_id: int, before: datetime, since: date
         Recording.source_id == source_id,
         Recording.status.in_(["queued", "embedding"]),
         Recording.created_at > since,
-        _began() < before,
+        beginning() < before,
     )
     return session.scalar(statement.limit(1)) is not None
 
 
-def _began() -> ColumnElement[datetime]:
+def beginning() -> ColumnElement[datetime]:
+    """When a recording began; one that does not know it began when it arrived."""
     return func.coalesce(Recording.started_at, Recording.created_at)
 
 

@@ -122,7 +122,9 @@ def run_ingest(
     store, encoder, objects = workspace.store, workspace.encoder, workspace.objects
     with showing_progress(quiet) as progress:
         # No index is opened for it: searches are other processes, and read what is new from SQL.
-        summary = ingest(found, options, store, encoder, None, objects, progress, stop)
+        summary = ingest(
+            found, options, store, encoder, None, objects, progress, stop, workspace.queue
+        )
     if not summary.interrupted:
         with store.session() as session:
             models.switch_if_complete(session, workspace.model_id)
@@ -166,7 +168,9 @@ def _run_remote(
             def report(part: Progress) -> None:
                 progress(part.after(before, total))
 
-            return ingest(found, copying, store, encoder, None, objects, report, stop)
+            return ingest(
+                found, copying, store, encoder, None, objects, report, stop, workspace.queue
+            )
 
         summary = ingest_remote(
             listing,
