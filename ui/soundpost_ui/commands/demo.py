@@ -132,7 +132,7 @@ def _watch(workspace: Workspace, room: PumpRoom) -> None:
     print_baseline(make_baseline(workspace, _PUMP), _PUMP)
     for place, what in (
         (room.quiet, "Some hours go by in which nothing happens."),
-        (room.worn, "In the evening the bearing knocks."),
+        (room.worn, "Then the bearing begins to knock."),
         (room.mended, "It is mended."),
     ):
         terminal.say(f"\n{what}")
