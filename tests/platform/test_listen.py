@@ -524,7 +524,7 @@ def test_a_loss_within_a_stream_moves_what_follows_to_its_time(
     real = FastClock(4.0)
     jump = [timedelta(0)]
     with on_air(Radio(real, 4.0)) as radio, caplog.at_level(logging.WARNING):
-        options = ListenOptions(segment_s=5.0, first_wait_s=0.05)
+        options = ListenOptions(segment_s=5.0, first_wait_s=0.05, drift_s=2.0)
         listening = listen(radio.url, folder, shelf.admit, options, lambda: real() + jump[0])
         eventually(lambda: len(shelf.kept) >= 2)
         jump[0] = timedelta(seconds=10)

@@ -193,10 +193,15 @@ class _Recorder:
             self._held.append(chunk)
             return
         self._write_held()
-        if abs(clock.drift_s) > _JUMP * self._options.drift_s:
+        if abs(clock.drift_s) > _JUMP * self._options.drift_s and self._is_worth_keeping():
             # Too far to wait for the end of the segment: something was lost.
             self._complete(SHORTEST_S)
         self._write(clock, chunk)
+
+    def _is_worth_keeping(self) -> bool:
+        """Whether the segment that is being written is long enough to be completed as it is."""
+        writer = self._writer
+        return writer is None or writer.samples >= SHORTEST_S * writer.format.sample_rate_hz
 
     def _is_to_hold(self, chunk: Chunk) -> bool:
         if self._stream.recorded or self._count > 0 or self.total_s > _MOST_HELD_S:
