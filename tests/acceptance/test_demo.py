@@ -32,3 +32,8 @@ def test_the_demo_finds_what_it_hid(soundpost: Any) -> None:
         assert tag in answer
     assert "Rain" in hits_of(told, "rain falling")
     assert "Nothing found" in hits_of(told, "a church choir singing")
+    assert re.search(r"incident 1 opened: sounds unlike its baseline", told)
+    assert re.search(r"incident 1 resolved", told)
+    quiet, _, later = told.partition("Then the bearing begins to knock.")
+    assert "incident 1" not in quiet
+    assert "brighter" in later

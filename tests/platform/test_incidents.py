@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ class World:
 
     def all(self) -> list[Incident]:
         with self.store.reading() as session:
-            return incidents.find(session, newest_first=False, limit=None)
+            return incidents.find(session, newest_first=False, lapsed=True, limit=None)
 
     def only(self) -> Incident:
         (incident,) = self.all()
@@ -454,6 +455,17 @@ def test_what_was_dismissed_in_error_is_taken_back(one: World) -> None:
         one.act(review.reopen, 1, 121, None)
 
 
+def test_what_is_reopened_under_a_silence_is_held_back(one: World) -> None:
+    loud = one.add_rule("loud", keep_firing_s=5000.0)
+    one.hear(0, 60, (loud, 0, 60))
+    one.act(review.resolve, 1, 61, None)
+    one.silence()
+    one.act(review.reopen, 1, 62, None)
+    assert one.actions(1) == ["opened", "resolved", "opened"]
+    assert one.only().suppressed_by is not None
+    assert one.told == [(1, "opened"), (1, "resolved")]
+
+
 def test_the_calibration_is_told_what_was_dismissed(world: World) -> None:
     loud, novel = world.add_rule("loud"), world.add_rule("novel", "novelty", for_s=0.0)
     world.hear(0, 60, (loud, 10, 20), (novel, 30, 60))
@@ -525,6 +537,7 @@ RULES = (
 )
 ACTIONS = (review.acknowledge, review.resolve, review.dismiss, review.reopen)
 STEP_S = 60.0
+MACHINES = count()
 EXAMPLES = 10
 
 
@@ -536,7 +549,7 @@ class AnythingHappens(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World(self.opened_store)
-        names = f"{id(self)}-"
+        names = f"{next(MACHINES)}-"
         self.world.source_id = self.world.add_source(names + "source")
         self.rules = [
             self.world.add_rule(names + name, kind, **values) for name, kind, values in RULES
@@ -585,7 +598,7 @@ class AnythingHappens(RuleBasedStateMachine):
 
     def mine(self) -> list[Incident]:
         with self.world.store.reading() as session:
-            return incidents.find(session, source_id=self.world.source_id, limit=None)
+            return incidents.find(session, source_id=self.world.source_id, lapsed=True, limit=None)
 
     @invariant()
     def one_incident_at_a_time(self) -> None:

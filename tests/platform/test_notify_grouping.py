@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from soundpost.config import Settings
 from soundpost.jobs import JobQueue, NoSender
@@ -23,12 +24,21 @@ from soundpost.monitoring.notification_document import NotificationDocument
 from soundpost.store import jobs, notifications, sources
 from soundpost.store.notification_tables import Channel, Notification, NotificationGroup
 from soundpost.store.session import Store, open_store
+from soundpost.store.tables import Source
 from soundpost.store.watch_tables import Incident, SourceTag
 from soundpost_migrations.upgrade import upgrade
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SETTINGS = Settings(public_url="https://sound.example.org/")
 ACTIVE = ("open", "acknowledged")
+
+
+def free_name(session: Session, source: str) -> str:
+    """A source of this name, or one like it: each has one open incident at a time."""
+    count = session.scalar(select(func.count()).select_from(Incident)) or 0
+    taken = select(Incident.id).join(Source, Source.id == Incident.source_id)
+    found = session.scalar(taken.where(Source.name == source).limit(1))
+    return source if found is None else f"{source} {count}"
 
 
 def at(seconds: float) -> datetime:
@@ -62,7 +72,7 @@ class Scene:
     ) -> int:
         with self.store.session() as session:
             row = Incident(
-                source_id=sources.ensure(session, source, "Europe/Berlin").id,
+                source_id=sources.ensure(session, free_name(session, source), "Europe/Berlin").id,
                 state="open",
                 severity=severity,
                 group_key=group,

@@ -18,11 +18,13 @@ from soundpost.errors import (
     RuleSettingsError,
 )
 from soundpost.monitoring import hearing, review
+from soundpost.monitoring.calibration import calibrate
 from soundpost.monitoring.evidence import Evidence, Thresholds
 from soundpost.monitoring.observations import Observations
 from soundpost.monitoring.rule_kinds.listening import write_vector
 from soundpost.monitoring.rule_kinds.registry import KINDS, check_rule
 from soundpost.monitoring.rules import Heard, Reference, SequentialTest
+from soundpost.monitoring.yardsticks import Yardstick
 from soundpost.store import incidents, rules, silences, sources
 from soundpost.store.recordings import NewRecording
 from soundpost.store.recordings import add as add_recording
@@ -59,6 +61,12 @@ class Normal:
     @property
     def frame_windows(self) -> NDArray[np.int64]:
         return np.arange(len(self.vectors))
+
+    def yardstick(self, scores: NDArray[np.float64]) -> Yardstick:
+        """As if every ten windows were a recording."""
+        count = len(scores)
+        calibration = calibrate(scores, np.arange(count) // 10)
+        return Yardstick(calibration, np.full(count, WINDOW_S), WINDOW_S * np.arange(count))
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:

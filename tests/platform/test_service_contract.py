@@ -54,7 +54,7 @@ CHECKS = (
     unsupported_method,
 )
 EXAMPLES = 15
-OPERATIONS = 54
+OPERATIONS = 55
 
 
 @pytest.fixture

@@ -13,16 +13,26 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from soundpost.jobs import JobQueue
 from soundpost.monitoring import notify
 from soundpost.monitoring.notification_document import NotificationDocument
 from soundpost.store import channels, jobs, notifications, sources
-from soundpost.store.tables import utc_now
+from soundpost.store.tables import Source, utc_now
 from soundpost.store.watch_tables import Incident
 
 URL = "https://ada:hunter22@hook.example.org/T0KEN111?sig=T0KEN222"
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+
+
+def free_name(session: Session, source: str) -> str:
+    """A source of this name, or one like it: each has one open incident at a time."""
+    count = session.scalar(select(func.count()).select_from(Incident)) or 0
+    taken = select(Incident.id).join(Source, Source.id == Incident.source_id)
+    found = session.scalar(taken.where(Source.name == source).limit(1))
+    return source if found is None else f"{source} {count}"
 
 
 @pytest.fixture
@@ -35,7 +45,7 @@ def open_incident(service: Any, source: str = "pump 3", group: str = "pumps") ->
     opened_at = utc_now() - timedelta(hours=1)
     with service.store.session() as session:
         row = Incident(
-            source_id=sources.ensure(session, source, "Europe/Berlin").id,
+            source_id=sources.ensure(session, free_name(session, source), "Europe/Berlin").id,
             state="open",
             severity="warning",
             group_key=group,

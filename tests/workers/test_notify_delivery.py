@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from soundpost.config import Settings
 from soundpost.errors import NotificationStateError
@@ -26,12 +27,20 @@ from soundpost.store.files import AudioFiles
 from soundpost.store.notification_tables import Channel, Notification
 from soundpost.store.recordings import NewRecording
 from soundpost.store.session import Store
-from soundpost.store.tables import Window
+from soundpost.store.tables import Source, Window
 from soundpost.store.watch_tables import Finding, Incident
 from soundpost_workers.notify import Courier, compose, deliver
 from soundpost_workers.reconcile import reconcile
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def free_name(session: Session, source: str) -> str:
+    """A source of this name, or one like it: each has one open incident at a time."""
+    count = session.scalar(select(func.count()).select_from(Incident)) or 0
+    taken = select(Incident.id).join(Source, Source.id == Incident.source_id)
+    found = session.scalar(taken.where(Source.name == source).limit(1))
+    return source if found is None else f"{source} {count}"
 
 
 def at(seconds: float) -> datetime:
@@ -59,7 +68,7 @@ class Post:
         """Open an incident, and compose what is to be said of it."""
         with self.store.session() as session:
             row = Incident(
-                source_id=sources.ensure(session, source).id,
+                source_id=sources.ensure(session, free_name(session, source)).id,
                 state="open",
                 severity="warning",
                 group_key=group,

@@ -126,14 +126,14 @@ def index_task(job_id: int) -> None:
 @lru_cache(maxsize=1)
 def watch_tools_of_process(process_id: int) -> WatchTools:
     """What this process watches with; what it fits stays in memory."""
-    from soundpost.monitoring.notify import incident_changed
+    from soundpost.monitoring.feedback import tell_and_learn
     from soundpost.monitoring.watch import Watcher
     from soundpost_workers.watch import WatchTools
 
     store = store_of_process(process_id)
-    watcher = Watcher(store, incident_changed, partial(embed_text, process_id))
-    name = worker_name(process_id)
-    return WatchTools(load_settings(), store, job_queue(), watcher, name)
+    queue = job_queue()
+    watcher = Watcher(store, tell_and_learn(queue), partial(embed_text, process_id))
+    return WatchTools(load_settings(), store, queue, watcher, worker_name(process_id))
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from soundpost.errors import (
     NothingToLearnError,
     SoundpostError,
 )
-from soundpost.monitoring.budget import Budget, calibrate_budget
+from soundpost.monitoring.budget import Budget
 from soundpost.monitoring.calibration import Calibration, calibrate
 from soundpost.monitoring.contexts import (
     CONTEXT_KINDS,
@@ -37,6 +37,7 @@ from soundpost.monitoring.novelty import DEFAULT_METHOD, NOVELTY_METHODS, Novelt
 from soundpost.monitoring.observations import DoubleArray, IdArray, Observations
 from soundpost.monitoring.quality import assess
 from soundpost.monitoring.reading import observe
+from soundpost.monitoring.yardsticks import Yardstick
 from soundpost.store import audit, baselines, models, scores
 from soundpost.store.baselines import NewBaseline, Prepared
 from soundpost.store.session import Store
@@ -105,12 +106,22 @@ class Fitted:
             nearest=found.nearest,
             second=found.second,
             contexts=names,
-            p_values=self.calibration.p_values(found.novelty, names),
+            p_values=self.yardstick.p_values(found.novelty, names),
         )
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """How rare novelty is."""
+        reference = self.reference
+        return Yardstick(self.calibration, reference.durations_s, reference.starts_s)
+
+    def yardstick_of(self, scores: DoubleArray) -> Yardstick:
+        """Return how rare another score is, from those of the reference windows [N]."""
+        return _yardstick_of(self, np.ascontiguousarray(scores, np.float64).tobytes())
 
     def budget(self, budget_s: float) -> Budget:
         """Return the thresholds that keep a budget, by the reference's own held-out p-values."""
-        return _budget_of(self, budget_s)
+        return self.yardstick.budget(budget_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -416,14 +427,7 @@ def _document(calibration: bytes) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _budget_of(fitted: Fitted, budget_s: float) -> Budget:
-    """The same for every window of a baseline, and seconds of work."""
-    calibration, reference = fitted.calibration, fitted.reference
-    count = len(reference)
-    return calibrate_budget(
-        calibration.held_out()[:count],
-        reference.durations_s,
-        calibration.units[:count],
-        reference.starts_s,
-        budget_s,
-    )
+def _yardstick_of(fitted: Fitted, scores: bytes) -> Yardstick:
+    calibration = calibrate(np.frombuffer(scores), fitted.novelty.folds.unit)
+    reference = fitted.reference
+    return Yardstick(calibration, reference.durations_s, reference.starts_s)

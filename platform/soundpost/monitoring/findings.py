@@ -15,12 +15,12 @@ from soundpost.monitoring.baselines import Fitted, Scored
 from soundpost.monitoring.differences import Side, compare, sentence
 from soundpost.monitoring.observations import Observations
 from soundpost.store import windows
+from soundpost.store.scores import STRANGE_P_VALUE
 from soundpost.store.watch_tables import Finding
 
 # People look at a few; a recording of a day has thousands of windows.
 FINDINGS_A_RECORDING = 3
 FINDINGS_AN_INCIDENT = 30
-STRANGE_P_VALUE = 0.1
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ FEWEST_RECORDINGS: Final = 5
 _MOST_WINDOWS_TO_FIRE = 12
 # Share of the spread of scores that lies between recordings, above which they differ.
 _UNSTABLE_SHARE = 0.2
+_NEVER = 10_000
 _HALVES_GAP = 1.0
 # A recording this many robust deviations above the others does not belong to them.
 _OUTLYING = 4.0
@@ -98,7 +99,9 @@ def _windows(reference: Observations, budget: Budget | None) -> QualityFinding |
     if len(reference) >= FEWEST_WINDOWS and needed <= _MOST_WINDOWS_TO_FIRE:
         return None
     smallest = 1.0 / (len(reference) + 1)
-    waits = f", so {needed} windows in a row are needed for an alarm" if needed else ""
+    waits = f"; as strange as that, a sound must last {needed} windows" if needed else ""
+    if needed > _NEVER:
+        waits = "; as strange as that, a sound is not noticed however long it lasts"
     return QualityFinding(
         "few-windows",
         f"{len(reference)} windows cannot show anything rarer than 1 in {len(reference) + 1}{waits}.",

@@ -119,9 +119,11 @@ def reopen(
         raise IncidentStateError(incident.id, f"incident {other.id} goes on instead")
     incident.state, incident.closed_at, incident.noticed_at = "open", None, now
     incident.acknowledged_at = incident.escalated_at = None
-    incident.told_at = now
+    # As a new one: it is told of unless something holds it back now.
+    incident.told_at = incident.suppressed_by = None
     desk.hold(incident)
     desk.settle()
+    incident.told_at = None if incident.suppressed_by else now
     desk.act(incident, "opened", actor, reason, before)
     return incident
 

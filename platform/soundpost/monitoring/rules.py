@@ -30,6 +30,18 @@ def family_of(kind: str) -> Family:
     return "health" if kind in HEALTH_KINDS else "sound"
 
 
+class Yardstick(Protocol):
+    """How rare a score is on what is normal, and how much of that is too much."""
+
+    def p_values(self, scores: DoubleArray) -> DoubleArray:
+        """Return how rare scores [M] are, in (0, 1]."""
+        ...
+
+    def make_test(self, budget_s: float, document: Mapping[str, Any] | None) -> SequentialTest:
+        """Begin a sequential test within a budget, or go on with one."""
+        ...
+
+
 class Reference(Protocol):
     """What is normal for a source: the windows of its active baseline, under the model `model`.
 
@@ -60,6 +72,10 @@ class Reference(Protocol):
     @property
     def frame_windows(self) -> IdArray:
         """The row of each frame's window."""
+        ...
+
+    def yardstick(self, scores: DoubleArray) -> Yardstick:
+        """Return how rare a score is, from the scores [N] of these windows; greater is rarer."""
         ...
 
 

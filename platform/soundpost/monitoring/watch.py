@@ -19,9 +19,10 @@ from soundpost.monitoring import findings, hearing
 from soundpost.monitoring.baselines import DEFAULT_BUDGET_S, Fitted, FittedBaselines, Scored
 from soundpost.monitoring.evidence import Evidence, Thresholds
 from soundpost.monitoring.incidents import Applied, Change, OnChange
-from soundpost.monitoring.observations import Observations
+from soundpost.monitoring.observations import DoubleArray, Observations
 from soundpost.monitoring.reading import began_at, observe
 from soundpost.monitoring.rules import EmbedText, Heard, SequentialTest, TestFactory, model_key
+from soundpost.monitoring.yardsticks import Yardstick
 from soundpost.store import baselines, recordings, rules, scores, sources, windows
 from soundpost.store.rules import NewRule
 from soundpost.store.scores import NewScore
@@ -63,6 +64,10 @@ class Reference:
         """The row of each frame's window [F]."""
         return self.fitted.reference.frame_windows
 
+    def yardstick(self, scores: DoubleArray) -> Yardstick:
+        """Return how rare a score is, from the scores [N] of these windows."""
+        return self.fitted.yardstick_of(scores)
+
 
 def begin_watching(
     session: Session, baseline_id: int, actor: str, reason: str | None = None
@@ -73,7 +78,11 @@ def begin_watching(
     source = session.get_one(Source, baseline.source_id)
     known = {rule.kind for rule in rules.find(session, source_id=source.id, limit=None)}
     budget_s = float(baseline.chosen.get("budget_s", DEFAULT_BUDGET_S))
-    usual: dict[str, dict[str, Any]] = {"novelty": {"budget_s": budget_s}, "microphone": {}}
+    usual: dict[str, dict[str, Any]] = {
+        "novelty": {"budget_s": budget_s},
+        "microphone": {},
+        "format": {},
+    }
     for kind, settings in usual.items():
         if kind not in known:
             name = f"{source.name}: {kind}"
@@ -234,10 +243,9 @@ def _tests(fitted: Fitted | None) -> TestFactory:
     """How sequential tests are made: by the baseline's own calibration where there is one."""
 
     def make(budget_s: float, document: Mapping[str, Any] | None) -> SequentialTest:
-        if fitted is None:
-            thresholds = Thresholds.for_budget(budget_s)
-        else:
-            thresholds = fitted.budget(budget_s).thresholds
+        if fitted is not None:
+            return fitted.yardstick.make_test(budget_s, document)
+        thresholds = Thresholds.for_budget(budget_s)
         return (
             Evidence(thresholds)
             if document is None

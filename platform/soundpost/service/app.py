@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,8 +16,8 @@ from soundpost.config import Settings
 from soundpost.errors import SearchTimeoutError, StretchTimeoutError
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
+from soundpost.monitoring.feedback import tell_and_learn
 from soundpost.monitoring.incidents import OnChange
-from soundpost.monitoring.notify import incident_changed
 from soundpost.service.lag import LagClock
 from soundpost.service.logs import RequestLog, log_through_stdlib
 from soundpost.service.metrics import Metrics
@@ -61,7 +60,7 @@ def create_app(
     """Make the application. Nothing is opened here: what it is handed is its caller's to close.
 
     on_change is told of every incident that people change, in the same transaction; without one,
-    the channels of notifications are.
+    channels and calibrations are.
     """
     threads, waiting = settings.search_threads, settings.search_waiting
     parts = Parts(
@@ -75,7 +74,7 @@ def create_app(
         searches=WorkPool("search", threads, waiting, SearchTimeoutError),
         stretches=WorkPool("stretch", threads, waiting, StretchTimeoutError),
         lag=LagClock(),
-        on_change=on_change or partial(incident_changed, settings=settings),
+        on_change=on_change or tell_and_learn(queue, settings),
     )
     app = FastAPI(
         title="Soundpost",

@@ -17,6 +17,9 @@ from soundpost.store.session import insert_new
 from soundpost.store.tables import Window
 from soundpost.store.watch_tables import Finding, Incident, Score
 
+# What sounds stranger than nine in ten windows of what is normal.
+STRANGE_P_VALUE = 0.1
+
 
 @dataclass(frozen=True)
 class NewScore:
@@ -77,14 +80,18 @@ def of_recording(session: Session, recording_id: int, baseline_id: int) -> list[
 
 
 def dismissed(session: Session, baseline_id: int) -> Dismissed:
-    """Return the scores of windows that carried dismissed incidents, under one baseline."""
+    """Return the strange windows of recordings that carried dismissed incidents, by one baseline."""
+    carried = (
+        select(Window.recording_id)
+        .join(Finding, Finding.window_id == Window.id)
+        .join(Incident, Incident.id == Finding.incident_id)
+        .where(Incident.state == "dismissed")
+    )
     statement = (
         select(Score.window_id, Score.novelty, Score.context, Window.recording_id)
-        .join(Finding, Finding.window_id == Score.window_id)
-        .join(Incident, Incident.id == Finding.incident_id)
         .join(Window, Window.id == Score.window_id)
-        .where(Score.baseline_id == baseline_id, Incident.state == "dismissed")
-        .distinct()
+        .where(Score.baseline_id == baseline_id, Score.p_value <= STRANGE_P_VALUE)
+        .where(Window.recording_id.in_(carried))
         .order_by(Score.window_id)
     )
     rows = session.execute(statement).all()

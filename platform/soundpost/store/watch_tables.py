@@ -187,7 +187,7 @@ class Incident(Table):
     late: Mapped[bool] = mapped_column(default=False)
     pending_since: Mapped[datetime] = mapped_column(UtcDateTime)
     last_fired_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    noticed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    noticed_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     opened_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     told_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     acknowledged_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

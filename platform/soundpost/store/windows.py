@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,6 +205,23 @@ def heard(session: Session, recording_ids: Sequence[int], model_id: int) -> list
         rows = session.execute(statement.where(Window.recording_id.in_(part)))
         found += [HeardWindow(*row) for row in rows]
     return found
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a recording, in seconds from its start."""
+
+    recording_id: int
+    start_s: float
+    end_s: float
+
+
+def stretches(session: Session, window_ids: Iterable[int | None]) -> dict[int, Stretch]:
+    """Return where windows are, by id; None and those that are gone are left out."""
+    wanted = [window_id for window_id in window_ids if window_id is not None]
+    statement = select(Window.id, Window.recording_id, Window.start_s, Window.end_s)
+    rows = session.execute(statement.where(Window.id.in_(wanted)))
+    return {row.id: Stretch(row.recording_id, row.start_s, row.end_s) for row in rows}
 
 
 def tags_of(session: Session, window_ids: Sequence[int], model_id: int) -> list[dict[str, float]]:

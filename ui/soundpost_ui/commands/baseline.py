@@ -54,18 +54,30 @@ def create_command(
 
     Without --from, --to, --recordings and --learn it is made of everything there is.
     """
-    from soundpost.monitoring import baselines as watching
-
     with open_workspace() as workspace:
         choice = _choice(
             workspace, source, after, before, recordings, learn, timezone, method, contexts, budget
         )
-        made = _create(workspace, source, choice, who(by))
-        if made.state != "learning":
-            made = watching.prepare(workspace.store, made.id)
-            if activate:
-                made = _activate(workspace, made.id, who(by), None)
-        _print(made, source, as_json)
+        made = make_baseline(workspace, source, choice, by, activate=activate)
+    print_baseline(made, source, as_json)
+
+
+def make_baseline(
+    workspace: Workspace,
+    source: str,
+    choice: Choice | None = None,
+    by: str | None = None,
+    *,
+    activate: bool = True,
+) -> Baseline:
+    """Make a baseline, of everything there is by default, and use it unless told not to."""
+    from soundpost.monitoring import baselines as watching
+
+    made = _create(workspace, source, choice or watching.Choice(), who(by))
+    if made.state == "learning":
+        return made
+    made = watching.prepare(workspace.store, made.id)
+    return _activate(workspace, made.id, who(by), None) if activate else made
 
 
 def _choice(
@@ -146,7 +158,7 @@ def show_command(
 ) -> None:
     """Show a version: what it holds, what it promises, and what it lacks."""
     with open_workspace() as workspace:
-        _print(_find(workspace, source, version), source, as_json)
+        print_baseline(_find(workspace, source, version), source, as_json)
 
 
 @app.command("activate")
@@ -176,7 +188,7 @@ def accept_command(
             place = sources.by_name(session, source)
             made = watching.accept(session, place, recordings, who(by), reason)
         watching.prepare(workspace.store, made.id)
-        _print(_activate(workspace, made.id, who(by), reason), source, False)
+        print_baseline(_activate(workspace, made.id, who(by), reason), source, False)
 
 
 @app.command("retire")
@@ -227,7 +239,8 @@ def _row(row: Baseline, source: str) -> tuple[object, ...]:
     )
 
 
-def _print(baseline: Baseline, source: str, as_json: bool) -> None:
+def print_baseline(baseline: Baseline, source: str, as_json: bool = False) -> None:
+    """Print a baseline: what it holds, what it promises, and what it lacks."""
     if as_json:
         terminal.print_json(document(baseline, source))
         return

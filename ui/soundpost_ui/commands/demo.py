@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,14 +13,18 @@ from rich.text import Text
 
 from soundpost.config import Settings, load_settings
 from soundpost_ui import terminal
+from soundpost_ui.commands.baseline import make_baseline, print_baseline
+from soundpost_ui.commands.incidents import show_incident
 from soundpost_ui.commands.ingest import print_summary, run_ingest, stopping_on_signals
 from soundpost_ui.commands.search import print_result, run_search, run_similar
+from soundpost_ui.commands.watch import run_watch
 from soundpost_ui.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
-    from soundpost_ui.demo import Archive, Story
+    from soundpost_ui.demo import Archive, PumpRoom, Story
 
 _HITS = 3
+_PUMP = "pump-3"
 
 
 def register(app: typer.Typer) -> None:
@@ -34,9 +38,9 @@ def demo_command(
         typer.Option(help="Make it in this folder and keep it.", show_default=False),
     ] = None,
 ) -> None:
-    """Build a small archive, ingest it, search it by text and by example."""
+    """Build a small archive, search it by text and by example, and watch a machine."""
     with _folder(keep) as folder:
-        from soundpost_ui.demo import Story, build_archive
+        from soundpost_ui.demo import Story, build_archive, build_pump_room
 
         settings = _settings(folder)
         story = Story()
@@ -47,6 +51,7 @@ def demo_command(
             _ingest(workspace, archive)
             _search(workspace, story)
             _find_similar(workspace, archive)
+            _watch(workspace, build_pump_room(folder / "audio"))
         _what_next(keep)
 
 
@@ -76,24 +81,29 @@ def _introduce(archive: Archive) -> None:
 
 
 def _ingest(workspace: Workspace, archive: Archive) -> None:
+    _chapter("2", "Everything in it is brought in: soundpost ingest FOLDER")
+    places = {"yard": [archive.yard], "workshop": [archive.workshop], "field": archive.real}
+    for source, paths in places.items():
+        if paths:
+            _bring_in(workspace, paths, source, source, from_name=source != "field")
+
+
+def _bring_in(
+    workspace: Workspace, paths: Sequence[Path], name: str, source: str, *, from_name: bool = True
+) -> None:
     from soundpost.archive.discover import Selection, find_files
     from soundpost.archive.plan import IngestOptions, Timing
 
-    _chapter("2", "Everything in it is brought in: soundpost ingest FOLDER")
     batch_size = workspace.settings.batch_size
-    places = {"yard": [archive.yard], "workshop": [archive.workshop], "field": archive.real}
-    for source, paths in places.items():
-        if not paths:
-            continue
-        timing = Timing(from_name=source != "field")
-        options = IngestOptions(source=source, timing=timing, batch_size=batch_size)
-        found = find_files(paths, Selection())
-        terminal.say(Text(f"$ soundpost ingest {source} --source {source}", style="bold"))
-        with stopping_on_signals() as stop:
-            summary = run_ingest(workspace, found, options, stop)
-        print_summary(summary)
-        if summary.interrupted:
-            raise typer.Exit(130)
+    options = IngestOptions(
+        source=source, timing=Timing(from_name=from_name), batch_size=batch_size
+    )
+    _typed(f"soundpost ingest {name} --source {source}")
+    with stopping_on_signals() as stop:
+        summary = run_ingest(workspace, find_files(paths, Selection()), options, stop)
+    print_summary(summary)
+    if summary.interrupted:
+        raise typer.Exit(130)
 
 
 def _search(workspace: Workspace, story: Story) -> None:
@@ -101,7 +111,7 @@ def _search(workspace: Workspace, story: Story) -> None:
 
     _chapter("3", "Then you say what you are looking for")
     for text in (*story.texts, story.hopeless):
-        terminal.say(Text(f'$ soundpost search "{text}" -k {_HITS}', style="bold"))
+        _typed(f'soundpost search "{text}" -k {_HITS}')
         print_result(run_search(workspace, text, SearchOptions(k=_HITS)))
         terminal.say()
 
@@ -111,14 +121,39 @@ def _find_similar(workspace: Workspace, archive: Archive) -> None:
 
     _chapter("4", "Or you have a sound and want more like it")
     name = terminal.short_path(str(archive.example))
-    terminal.say(Text(f'$ soundpost similar "{name}@2-7" -k {_HITS}', style="bold"))
+    _typed(f'soundpost similar "{name}@2-7" -k {_HITS}')
     print_result(run_similar(workspace, f"{archive.example}@2-7", SearchOptions(k=_HITS)))
 
 
+def _watch(workspace: Workspace, room: PumpRoom) -> None:
+    _chapter("5", "A pump is watched, and its bearing wears out")
+    _bring_in(workspace, [room.normal], "pump-3/normal", _PUMP)
+    _typed(f"soundpost baseline create {_PUMP}")
+    print_baseline(make_baseline(workspace, _PUMP), _PUMP)
+    for place, what in (
+        (room.quiet, "Some hours go by in which nothing happens."),
+        (room.worn, "Then the bearing begins to knock."),
+        (room.mended, "It is mended."),
+    ):
+        terminal.say(f"\n{what}")
+        _bring_in(workspace, [place], f"pump-3/{place.name}", _PUMP)
+        _typed(f"soundpost watch {_PUMP}")
+        run_watch(workspace, _PUMP)
+        if place == room.worn:
+            _typed("soundpost incidents show 1")
+            show_incident(workspace, 1)
+
+
+def _typed(command: str) -> None:
+    terminal.say(Text(f"$ {command}", style="bold"))
+
+
 def _what_next(keep: Path | None) -> None:
-    _chapter("5", "Now your own")
+    _chapter("6", "Now your own")
     terminal.say("soundpost ingest ~/recordings --source garden --time-from-name")
     terminal.say('soundpost search "an owl at night" --source garden')
+    terminal.say("soundpost baseline create garden --learn 7d")
+    terminal.say("soundpost channels add me mailto://user:password@example.org")
     terminal.say("soundpost recordings --status failed    what could not be read, and why")
     terminal.say("soundpost doctor                        whether all is well")
     if keep is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -12,11 +12,12 @@ import typer
 
 from soundpost_ui import terminal
 from soundpost_ui.commands.search import Json
-from soundpost_ui.workspace import open_workspace
+from soundpost_ui.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from soundpost.monitoring.incidents import OnChange
     from soundpost.store.watch_tables import AuditEntry, Finding, Incident, IncidentRule, Rule
+    from soundpost.store.windows import Stretch
 
 Id = Annotated[int, typer.Argument(metavar="ID", help="An incident's id, see: soundpost incidents")]
 Reason = Annotated[str | None, typer.Option("--reason", "-r", help="Why, for the history.")]
@@ -59,6 +60,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_command)
     group.command("show")(show_command)
     group.command("acknowledge")(acknowledge_command)
+    group.command("accept")(accept_command)
     group.command("resolve")(resolve_command)
     group.command("dismiss")(dismiss_command)
     group.command("reopen")(reopen_command)
@@ -71,11 +73,11 @@ def who(actor: str | None) -> str:
     return actor or getpass.getuser()
 
 
-def on_change() -> OnChange:
-    """Return what is to be told of the changes that a command makes to incidents."""
-    from soundpost.monitoring.notify import incident_changed
+def on_change(workspace: Workspace) -> OnChange:
+    """Return what follows from the changes that a command makes to incidents."""
+    from soundpost.monitoring.feedback import tell_and_learn
 
-    return incident_changed
+    return tell_and_learn(workspace.queue)
 
 
 def incidents_command(context: typer.Context) -> None:
@@ -116,19 +118,30 @@ def list_command(
 
 
 def show_command(incident_id: Id, as_json: Json = False) -> None:
-    """Show an incident with its rules, the windows that carry it, and its history."""
-    from soundpost.store import audit, incidents
+    """Show an incident with its rules, the windows that carry it, and its history.
 
-    with open_workspace() as workspace, workspace.store.reading() as session:
+    Windows are written as `soundpost clip` and `similar` take them: RECORDING@START-END.
+    """
+    with open_workspace() as workspace:
+        show_incident(workspace, incident_id, as_json)
+
+
+def show_incident(workspace: Workspace, incident_id: int, as_json: bool = False) -> None:
+    """Print an incident. Raises UnknownIncidentError."""
+    from soundpost.store import audit, incidents, windows
+
+    with workspace.store.reading() as session:
         row = incidents.get(session, incident_id)
         parts = incidents.rules_of(session, [row.id])[row.id]
         findings = incidents.findings_of(session, row.id)
         history = audit.history(session, "incident", row.id)
+        both = [(finding.window_id, finding.reference_window_id) for finding in findings]
+        places = windows.stretches(session, [key for pair in both for key in pair])
     if as_json:
         document = {
             **_document(row),
             "rules": [_part_document(part, rule) for part, rule in parts],
-            "findings": [_finding_document(finding) for finding in findings],
+            "findings": [_finding_document(finding, places) for finding in findings],
             "history": [_entry_document(entry) for entry in history],
         }
         terminal.print_json(document)
@@ -143,8 +156,8 @@ def show_command(incident_id: Id, as_json: Json = False) -> None:
     if findings:
         terminal.say()
         terminal.print_rows(
-            ("window", "beside", "heard", "novelty", "difference"),
-            [_finding_row(row, finding) for finding in findings],
+            ("heard", "beside", "at", "novelty", "difference"),
+            [_finding_row(row, finding, places) for finding in findings],
             below=("difference",),
         )
     terminal.say()
@@ -153,6 +166,29 @@ def show_command(incident_id: Id, as_json: Json = False) -> None:
         [(_clock(row, e.at), e.actor, e.action, e.reason or "") for e in history],
         below=("why",),
     )
+
+
+def accept_command(incident_id: Id, reason: Reason = None, actor: Actor = None) -> None:
+    """Take what an incident was about as normal: a new version of the baseline, used at once."""
+    from soundpost.monitoring import baselines as making
+    from soundpost.monitoring import feedback, watch
+    from soundpost.store.tables import utc_now
+
+    with open_workspace() as workspace:
+        with workspace.store.session() as session:
+            made = feedback.accept_incident(
+                session,
+                workspace.queue,
+                incident_id,
+                who(actor),
+                reason,
+                now=utc_now(),
+                on_change=on_change(workspace),
+            )
+        making.prepare(workspace.store, made.id)
+        with workspace.store.session() as session:
+            watch.begin_watching(session, made.id, who(actor), reason)
+    terminal.say(f"Incident {incident_id} is normal from now on: version {made.version}.")
 
 
 def acknowledge_command(incident_id: Id, reason: Reason = None, actor: Actor = None) -> None:
@@ -211,7 +247,9 @@ def _act(
     from soundpost.store.tables import utc_now
 
     with open_workspace() as workspace, workspace.store.session() as session:
-        action(session, incident_id, who(actor), reason, now=utc_now(), on_change=on_change())
+        action(
+            session, incident_id, who(actor), reason, now=utc_now(), on_change=on_change(workspace)
+        )
 
 
 def _print_incident(row: Incident) -> None:
@@ -250,10 +288,19 @@ def _part_row(row: Incident, part: IncidentRule, rule: Rule) -> tuple[object, ..
     return rule.name, rule.kind, part.times, since, last, part.reason
 
 
-def _finding_row(row: Incident, finding: Finding) -> tuple[object, ...]:
-    heard = _clock(row, finding.heard_at)
+def _finding_row(
+    row: Incident, finding: Finding, places: Mapping[int, Stretch]
+) -> tuple[object, ...]:
+    at = _clock(row, finding.heard_at)
     difference = (finding.measurements or {}).get("sentence", "")
-    return finding.window_id, finding.reference_window_id, heard, finding.novelty, difference
+    here, there = _place(finding.window_id, places), _place(finding.reference_window_id, places)
+    return here, there, at, finding.novelty, difference
+
+
+def _place(window_id: int | None, places: Mapping[int, Stretch]) -> str:
+    """Write where a window is; empty where it was deleted."""
+    place = places.get(window_id) if window_id is not None else None
+    return f"{place.recording_id}@{place.start_s:g}-{place.end_s:g}" if place else ""
 
 
 def _document(row: Incident) -> dict[str, Any]:
@@ -273,11 +320,12 @@ def _part_document(part: IncidentRule, rule: Rule) -> dict[str, Any]:
     return {**about, **plain, **{name: iso(getattr(part, name)) for name in times}}
 
 
-def _finding_document(finding: Finding) -> dict[str, Any]:
+def _finding_document(finding: Finding, places: Mapping[int, Stretch]) -> dict[str, Any]:
     names = ("id", "rule_id", "window_id", "reference_window_id", "novelty", "p_value")
     more = ("measurements", "explanation", "verdict", "reviewer", "note")
     plain = {name: getattr(finding, name) for name in (*names, *more)}
-    return {**plain, "heard_at": iso(finding.heard_at)}
+    here, there = _place(finding.window_id, places), _place(finding.reference_window_id, places)
+    return {**plain, "heard": here, "beside": there, "heard_at": iso(finding.heard_at)}
 
 
 def _entry_document(entry: AuditEntry) -> dict[str, Any]:

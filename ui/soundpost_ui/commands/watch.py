@@ -39,6 +39,12 @@ def watch_command(
     It needs no running installation, and does no harm beside one: each recording is watched once.
     Baselines that wait are prepared first, and whoever is to be told is told at the end.
     """
+    with open_workspace() as workspace:
+        run_watch(workspace, source, as_json)
+
+
+def run_watch(workspace: Workspace, source: str | None, as_json: bool = False) -> None:
+    """Watch what waits, of one source or of all, and print what was noticed."""
     from soundpost_workers.watch_here import watch_here
 
     noticed: list[Noticed] = []
@@ -48,8 +54,7 @@ def watch_command(
         if not as_json:
             _print(found)
 
-    with open_workspace() as workspace:
-        outcome = watch_here(_tools(workspace), _courier(workspace), source, notice)
+    outcome = watch_here(_tools(workspace), _courier(workspace), source, notice)
     if as_json:
         terminal.print_json(_document(noticed, outcome))
     else:
@@ -58,7 +63,7 @@ def watch_command(
 
 def _tools(workspace: Workspace) -> WatchTools:
     from soundpost.jobs import JobQueue, NoSender
-    from soundpost.monitoring.notify import incident_changed
+    from soundpost.monitoring.feedback import tell_and_learn
     from soundpost.monitoring.watch import Watcher
     from soundpost_workers.watch import WatchTools
 
@@ -69,7 +74,8 @@ def _tools(workspace: Workspace) -> WatchTools:
     settings, store = workspace.settings, workspace.store
     # What is not done here is left to workers, which find it by themselves.
     queue = JobQueue.of(settings, NoSender())
-    return WatchTools(settings, store, queue, Watcher(store, incident_changed, embed_text), _name())
+    watcher = Watcher(store, tell_and_learn(queue), embed_text)
+    return WatchTools(settings, store, queue, watcher, _name())
 
 
 def _courier(workspace: Workspace) -> Courier:

@@ -22,7 +22,7 @@ from soundpost.errors import RuleSettingsError
 from soundpost.monitoring.observations import FloatArray, IdArray
 from soundpost.monitoring.rule_kinds.runs import NAMED_WINDOWS
 from soundpost.monitoring.rule_kinds.settings import DAY_S, LONGEST_S, SettingsReader
-from soundpost.monitoring.rules import Alarm, Firing, Heard, Reference, State, Tools
+from soundpost.monitoring.rules import Alarm, Firing, Heard, Reference, State, TestFactory, Tools
 
 DoubleArray = NDArray[np.float64]
 DEFAULT_BUDGET_S = 30 * DAY_S
@@ -30,6 +30,14 @@ SHORTEST_BUDGET_S = 60.0
 NO_BASELINE = "an active baseline of this source"
 # Windows that end together still take some time.
 _SHORTEST_STEP_S = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The p-value of each window [N], and the test that gathers their evidence."""
+
+    p_values: DoubleArray
+    make_test: TestFactory
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Budgeted(ABC):
     tools: Tools
 
     @abstractmethod
-    def p_values(self, heard: Heard) -> DoubleArray | str:
+    def compare(self, heard: Heard) -> Comparison | str:
         """Return the p-value of each window [N], or what the rule lacks to tell."""
 
     @abstractmethod
@@ -53,12 +61,13 @@ class Budgeted(ABC):
 
     def evaluate(self, heard: Heard, state: State, rule_id: int) -> tuple[list[Firing], State]:
         """Fire where there is more evidence than the budget allows."""
-        p_values = self.p_values(heard)
-        if isinstance(p_values, str):
-            return [], {"waiting": p_values}
+        compared = self.compare(heard)
+        if isinstance(compared, str):
+            return [], {"waiting": compared}
+        p_values = compared.p_values
         version = heard.reference.version if heard.reference is not None else None
         document = state.get("test") if state.get("baseline") == version else None
-        test = self.tools.make_test(self.budget_s, document)
+        test = compared.make_test(self.budget_s, document)
         alarms: list[Alarm | None] = [
             test.step(float(p_value), float(step_s), int(window_id))
             for p_value, step_s, window_id in zip(
@@ -126,9 +135,11 @@ class Novelty(Budgeted):
         reader.close()
         return cls(budget_s, tools)
 
-    def p_values(self, heard: Heard) -> DoubleArray | str:
+    def compare(self, heard: Heard) -> Comparison | str:
         """Those of the baseline."""
-        return NO_BASELINE if heard.p_values is None else heard.p_values
+        if heard.p_values is None:
+            return NO_BASELINE
+        return Comparison(heard.p_values, self.tools.make_test)
 
     def describe(self, heard: Heard, row: int) -> str:
         """Say how new it is."""
@@ -158,15 +169,15 @@ class Text(Budgeted):
         reader.close()
         return cls(budget_s, tools, text, vector, model)
 
-    def p_values(self, heard: Heard) -> DoubleArray | str:
-        """The share of the baseline's windows at least as similar to the text."""
+    def compare(self, heard: Heard) -> Comparison | str:
+        """How rarely the baseline is as similar to the text."""
         if heard.reference is None:
             return NO_BASELINE
         if self.model == heard.model and len(self.vector):
-            return p_values(self.vector, heard, heard.reference)
+            return resemblance(self.vector, heard, heard.reference)
         if self.tools.embed_text is None:
             return f"the text under the model {heard.model or 'in use'}"
-        return p_values(self.tools.embed_text(self.text), heard, heard.reference)
+        return resemblance(self.tools.embed_text(self.text), heard, heard.reference)
 
     def describe(self, heard: Heard, row: int) -> str:
         """Say what was heard."""
@@ -194,32 +205,30 @@ class Exemplar(Budgeted):
         reader.close()
         return cls(budget_s, tools, name, vector, model)
 
-    def p_values(self, heard: Heard) -> DoubleArray | str:
-        """The share of the baseline's windows at least as similar to the example."""
+    def compare(self, heard: Heard) -> Comparison | str:
+        """How rarely the baseline is as similar to the example."""
         if heard.reference is None:
             return NO_BASELINE
         if self.model != heard.model:
             return f"the example again: it was embedded by {self.model}, heard is {heard.model}"
-        return p_values(self.vector, heard, heard.reference)
+        return resemblance(self.vector, heard, heard.reference)
 
     def describe(self, heard: Heard, row: int) -> str:
         """Say what was heard."""
         return f"sounds like {self.name}"
 
 
-def p_values(vector: FloatArray, heard: Heard, reference: Reference) -> DoubleArray:
+def resemblance(vector: FloatArray, heard: Heard, reference: Reference) -> Comparison:
     """Return for each window heard [N] how rarely the baseline is as similar to a vector [D].
 
-    The share of reference windows at least as similar, the window itself counted: never zero. The
-    vector was not fitted to the baseline, so its windows are as good as held out.
+    Recordings of the baseline are held out one by one: its windows are alike within a recording, and
+    a budget that ignored it would not hold.
     """
-    normal = np.sort(
-        similarities(vector, reference.vectors, reference.frames, reference.frame_windows)
-    )
+    normal = similarities(vector, reference.vectors, reference.frames, reference.frame_windows)
     observed = heard.observations
     found = similarities(vector, observed.vectors, observed.frames, observed.frame_windows)
-    at_least = len(normal) - np.searchsorted(normal, found, side="left")
-    return np.asarray((1.0 + at_least) / (1.0 + len(normal)), dtype=np.float64)
+    yardstick = reference.yardstick(normal)
+    return Comparison(yardstick.p_values(found), yardstick.make_test)
 
 
 def similarities(

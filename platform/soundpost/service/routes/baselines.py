@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from sqlalchemy.orm import Session
 
 from soundpost.errors import (
     BaselineStateError,
@@ -19,12 +18,11 @@ from soundpost.monitoring import watch
 from soundpost.monitoring.baselines import Choice
 from soundpost.monitoring.novelty import DEFAULT_METHOD
 from soundpost.service import baseline_schemas as schemas
+from soundpost.service.baseline_views import show_baseline
 from soundpost.service.parts import ServiceParts
 from soundpost.service.problems import answers
 from soundpost.service.schemas import LARGEST_ID, Name
 from soundpost.store import baselines, sources
-from soundpost.store.tables import Source
-from soundpost.store.watch_tables import Baseline
 
 router = APIRouter(prefix="/v1/baselines", tags=["baselines"])
 
@@ -38,7 +36,7 @@ def list_baselines(
     """List the versions, by source, the newest first."""
     with parts.store.reading() as session:
         wanted = sources.by_name(session, source).id if source is not None else None
-        return [show(session, row) for row in baselines.find(session, source_id=wanted)]
+        return [show_baseline(session, row) for row in baselines.find(session, source_id=wanted)]
 
 
 @router.post(
@@ -54,7 +52,7 @@ def create_baseline(wanted: schemas.NewBaseline, parts: ServiceParts) -> schemas
         if made.state == "preparing":
             then = "activate" if wanted.activate else ""
             parts.queue.prepare_baseline(session, made.id, then=then)
-        return show(session, made)
+        return show_baseline(session, made)
 
 
 def _choice(wanted: schemas.NewBaseline) -> Choice:
@@ -82,14 +80,14 @@ def accept_recordings(accepted: schemas.Acceptance, parts: ServiceParts) -> sche
         place = sources.by_name(session, accepted.source)
         made = making.accept(session, place, accepted.recordings, accepted.actor, accepted.reason)
         parts.queue.prepare_baseline(session, made.id, then="activate")
-        return show(session, made)
+        return show_baseline(session, made)
 
 
 @router.get("/{baseline_id}", responses=answers(UnknownBaselineError))
 def get_baseline(baseline_id: BaselineId, parts: ServiceParts) -> schemas.Baseline:
     """Look at one version."""
     with parts.store.reading() as session:
-        return show(session, baselines.get(session, baseline_id))
+        return show_baseline(session, baselines.get(session, baseline_id))
 
 
 @router.post("/{baseline_id}/activate", responses=answers(UnknownBaselineError, BaselineStateError))
@@ -99,7 +97,7 @@ def activate_baseline(
     """Watch its source by this version from now on; an older one takes back a later."""
     with parts.store.session() as session:
         used = watch.begin_watching(session, baseline_id, decision.actor, decision.reason)
-        return show(session, used)
+        return show_baseline(session, used)
 
 
 @router.post("/{baseline_id}/retire", responses=answers(UnknownBaselineError, BaselineStateError))
@@ -108,13 +106,6 @@ def retire_baseline(
 ) -> schemas.Baseline:
     """Stop comparing what its source records with this version."""
     with parts.store.session() as session:
-        return show(session, making.retire(session, baseline_id, decision.actor, decision.reason))
-
-
-def show(session: Session, row: Baseline) -> schemas.Baseline:
-    """Show a baseline."""
-    source = session.get_one(Source, row.source_id)
-    fields = schemas.Baseline.model_fields.keys() - {"source"}
-    return schemas.Baseline.model_validate(
-        {"source": source.name, **{name: getattr(row, name) for name in fields}}
-    )
+        return show_baseline(
+            session, making.retire(session, baseline_id, decision.actor, decision.reason)
+        )

@@ -9,12 +9,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 
 from soundpost.errors import (
+    BaselineStateError,
     IncidentStateError,
     MalformedRequestError,
+    NothingToLearnError,
     UnknownIncidentError,
     UnknownSourceError,
 )
-from soundpost.monitoring import review
+from soundpost.monitoring import feedback, review
+from soundpost.service.baseline_schemas import Baseline
+from soundpost.service.baseline_views import show_baseline
 from soundpost.service.cursors import read_cursor, write_cursor
 from soundpost.service.parts import Parts, ServiceParts
 from soundpost.service.problems import answers
@@ -97,6 +101,26 @@ def resolve_incident(incident_id: IncidentId, deed: Deed, parts: ServiceParts) -
 def dismiss_incident(incident_id: IncidentId, deed: Dismissal, parts: ServiceParts) -> Incident:
     """Say that an incident was a false alarm; the calibration of its source learns from it."""
     return _act(parts, review.dismiss, incident_id, deed)
+
+
+@router.post(
+    "/{incident_id}/accept",
+    status_code=202,
+    responses=answers(*DEED_ERRORS, BaselineStateError, NothingToLearnError),
+)
+def accept_incident(incident_id: IncidentId, deed: Deed, parts: ServiceParts) -> Baseline:
+    """Take what it was about as normal: a new version of the baseline, used once it is ready."""
+    with parts.store.session() as session:
+        made = feedback.accept_incident(
+            session,
+            parts.queue,
+            incident_id,
+            deed.actor,
+            deed.reason,
+            now=utc_now(),
+            on_change=parts.on_change,
+        )
+        return show_baseline(session, made)
 
 
 @router.post("/{incident_id}/reopen", responses=answers(*DEED_ERRORS))
