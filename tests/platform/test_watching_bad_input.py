@@ -243,7 +243,6 @@ def test_a_sample_rate_that_changes_is_compared_by_what_there_is(lite: Watch, ba
 
 def test_a_sample_rate_that_changes_is_told_and_novelty_is_not(watch: Watch) -> None:
     usual(watch)
-    watch.add_rule("format")
     watch.hear(watch.archive.record(20))
     changed = watch.archive.arrive(21, sample_rate_hz=8_000)
     watch.archive.embed(changed, offset=1.0, level_dbfs=-10.0)
