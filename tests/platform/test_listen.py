@@ -521,9 +521,9 @@ def test_a_loss_within_a_stream_moves_what_follows_to_its_time(
     folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The host's clock jumps by ten seconds, as if so much had been lost."""
-    real = FastClock(10.0)
+    real = FastClock(4.0)
     jump = [timedelta(0)]
-    with on_air(Radio(real, 10.0)) as radio, caplog.at_level(logging.WARNING):
+    with on_air(Radio(real, 4.0)) as radio, caplog.at_level(logging.WARNING):
         options = ListenOptions(segment_s=5.0, first_wait_s=0.05)
         listening = listen(radio.url, folder, shelf.admit, options, lambda: real() + jump[0])
         eventually(lambda: len(shelf.kept) >= 2)

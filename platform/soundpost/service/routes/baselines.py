@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 from soundpost.errors import (
     BaselineStateError,
     InvalidValueError,
+    MalformedRequestError,
     NothingToLearnError,
     UnknownBaselineError,
     UnknownSourceError,
@@ -42,7 +43,9 @@ def list_baselines(
 @router.post(
     "",
     status_code=202,
-    responses=answers(UnknownSourceError, NothingToLearnError, InvalidValueError),
+    responses=answers(
+        UnknownSourceError, NothingToLearnError, InvalidValueError, MalformedRequestError
+    ),
 )
 def create_baseline(wanted: schemas.NewBaseline, parts: ServiceParts) -> schemas.Baseline:
     """Have a baseline made by a worker; look at it again to see how it went."""
@@ -71,7 +74,11 @@ def _choice(wanted: schemas.NewBaseline) -> Choice:
     "/accept",
     status_code=202,
     responses=answers(
-        UnknownSourceError, NothingToLearnError, InvalidValueError, BaselineStateError
+        UnknownSourceError,
+        NothingToLearnError,
+        InvalidValueError,
+        BaselineStateError,
+        MalformedRequestError,
     ),
 )
 def accept_recordings(accepted: schemas.Acceptance, parts: ServiceParts) -> schemas.Baseline:
@@ -90,7 +97,10 @@ def get_baseline(baseline_id: BaselineId, parts: ServiceParts) -> schemas.Baseli
         return show_baseline(session, baselines.get(session, baseline_id))
 
 
-@router.post("/{baseline_id}/activate", responses=answers(UnknownBaselineError, BaselineStateError))
+@router.post(
+    "/{baseline_id}/activate",
+    responses=answers(UnknownBaselineError, BaselineStateError, MalformedRequestError),
+)
 def activate_baseline(
     baseline_id: BaselineId, decision: schemas.Decision, parts: ServiceParts
 ) -> schemas.Baseline:
@@ -100,7 +110,10 @@ def activate_baseline(
         return show_baseline(session, used)
 
 
-@router.post("/{baseline_id}/retire", responses=answers(UnknownBaselineError, BaselineStateError))
+@router.post(
+    "/{baseline_id}/retire",
+    responses=answers(UnknownBaselineError, BaselineStateError, MalformedRequestError),
+)
 def retire_baseline(
     baseline_id: BaselineId, decision: schemas.Decision, parts: ServiceParts
 ) -> schemas.Baseline:
