@@ -83,7 +83,8 @@ def test_a_baseline_is_made_used_widened_and_retired(service: Any) -> None:
     assert client.baseline(made.id).summary["recordings"] == 4
     used = client.activate_baseline(made.id, actor="ann", reason="a good week")
     assert used.state == "active" and used.activated_at is not None
-    assert [rule.kind for rule in client.rules(source="hall")] == ["novelty", "microphone"]
+    kinds = [rule.kind for rule in client.rules(source="hall")]
+    assert kinds == ["novelty", "microphone", "format"]
     wider = client.accept_recordings("hall", ids[:1], actor="ben", reason="a new bearing")
     assert (wider.version, wider.chosen["accepted"]) == (2, ids[:1])
     assert [row.version for row in client.baselines("hall")] == [2, 1]

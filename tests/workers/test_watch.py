@@ -256,7 +256,7 @@ def test_a_baseline_that_learns_is_used_when_its_time_is_over(
         active = baselines.active(session, pump_archive.source_id)
         assert active is not None and active.id == made.id
         heard_by = rules.for_source(session, pump_archive.source_id)
-        assert {rule.kind for rule in heard_by} == {"novelty", "microphone"}
+        assert {rule.kind for rule in heard_by} == {"novelty", "microphone", "format"}
 
 
 def test_a_baseline_that_learned_nothing_says_so(pump_archive: Any, tools: WatchTools) -> None:

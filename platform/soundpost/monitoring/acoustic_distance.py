@@ -52,7 +52,7 @@ def acoustic_features(documents: Sequence[Mapping[str, Any]], bands: int = 0) ->
     """Turn N acoustics documents into features: bands in dB, levels, and logarithms of the shape.
 
     Only the bands that all of them have are used, and at most `bands` where that is not 0. Raises
-    InvalidValueError where a measure is missing.
+    InvalidValueError where a measure is missing or no number.
     """
     try:
         counts = np.array([len(d["third_octave_dbfs"]) for d in documents], np.int64)
@@ -61,7 +61,13 @@ def acoustic_features(documents: Sequence[Mapping[str, Any]], bands: int = 0) ->
         shape = np.array([_shape(d) for d in documents], np.float64)
     except KeyError as error:
         raise InvalidValueError(error.args[0], "missing from an acoustics document") from error
+    _check_finite(levels, shape)
     return AcousticFeatures(np.hstack([np.maximum(levels, _QUIET_DBFS), shape]), common, counts)
+
+
+def _check_finite(*values: DoubleArray) -> None:
+    if any(np.isnan(part).any() or np.isposinf(part).any() for part in values):
+        raise InvalidValueError("an acoustics document", "it has NaN or infinity")
 
 
 def _shape(document: Mapping[str, Any]) -> list[float]:
@@ -136,7 +142,8 @@ class AcousticDistance:
     def _rarity(self, distances: DoubleArray) -> DoubleArray:
         """-ln p [N, G]: interpolated between quantiles, then along the tail."""
         last = self.knots.shape[1] - 1
-        below = (distances[:, :, None] >= self.knots[None]).sum(axis=2)
+        # What equals the whole reference, such as silence after silence, is not rare at all.
+        below = (distances[:, :, None] > self.knots[None]).sum(axis=2)
         at = np.clip(below - 1, 0, last - 1)
         group = np.arange(len(self.knots))[None]
         low, high = self.knots[group, at], self.knots[group, at + 1]
@@ -233,8 +240,10 @@ def _padded(documents: Sequence[Mapping[str, Any]], bands: int) -> DoubleArray:
         shape = [_shape(d) for d in documents]
     except KeyError as error:
         raise InvalidValueError(error.args[0], "missing from an acoustics document") from error
+    shapes = np.array(shape, np.float64)
+    _check_finite(shapes, *(np.array(own, np.float64) for own in held))
     levels = np.array([own + [np.nan] * (bands - len(own)) for own in held], np.float64)
-    return np.hstack([np.maximum(levels, _QUIET_DBFS), np.array(shape, np.float64)])
+    return np.hstack([np.maximum(levels, _QUIET_DBFS), shapes])
 
 
 def _nearest(left: DoubleArray, right: DoubleArray) -> IdArray:

@@ -24,17 +24,19 @@ from soundpost.monitoring.tail import Tail, fit_tail
 MIN_CONTEXT_WINDOWS: Final = 50
 SMALLEST_P: Final = 1e-12
 _VERSION = 1
+# Scores nearer to each other than this differ by the rounding of sums, and by nothing else.
+_DECIMALS: Final = 6
 
 
 @dataclass(frozen=True, eq=False)
 class _Reference:
-    """Held-out scores of one context, ascending, and their tail."""
+    """Held-out scores of one context, rounded and ascending, and their tail."""
 
     scores: DoubleArray
     tail: Tail | None
 
     def p_values(self, novelty: DoubleArray) -> DoubleArray:
-        count = len(self.scores)
+        count, novelty = len(self.scores), np.round(novelty, _DECIMALS)
         at_least = count - np.searchsorted(self.scores, novelty, side="left")
         p = np.asarray((1.0 + at_least) / (1.0 + count), np.float64)
         if self.tail is not None:
@@ -100,7 +102,8 @@ class Calibration:
 
     def _reference(self, used: np.ndarray, inside: np.ndarray) -> _Reference:
         own = self.scores[used & inside]
-        scores = np.sort(own if len(own) >= MIN_CONTEXT_WINDOWS else self.scores[used])
+        enough = own if len(own) >= MIN_CONTEXT_WINDOWS else self.scores[used]
+        scores = np.sort(np.round(enough, _DECIMALS))
         return _Reference(scores, fit_tail(scores) if self.tail else None)
 
     def to_document(self) -> dict[str, Any]:

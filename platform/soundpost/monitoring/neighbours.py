@@ -13,6 +13,8 @@ MAX_VECTORS = 4096
 # Vectors are stored in eight bits a number: below this distance they are the same sound.
 SMALLEST_DISTANCE = 0.05
 _CHUNK = 512
+# Squared distances of single precision below this are those of vectors that are the same.
+_ROUNDING = np.float32(4e-6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +50,17 @@ class Neighbours:
         ratio /= self.scale2
         if self.k == 1:
             best = ratio.argmin(axis=1)
-            return np.sqrt(ratio[np.arange(len(best)), best]).astype(np.float64), self.rows[best]
+            least = self._rounded(ratio[np.arange(len(best)), best], best)
+            return np.sqrt(least).astype(np.float64), self.rows[best]
         few = np.argpartition(ratio, self.k - 1, axis=1)[:, : self.k]
         values = np.take_along_axis(ratio, few, axis=1)
         best = np.take_along_axis(few, values.argmin(axis=1)[:, None], axis=1)[:, 0]
+        values = self._rounded(values, few)
         return np.sqrt(values).mean(axis=1).astype(np.float64), self.rows[best]
+
+    def _rounded(self, ratio: FloatArray, at: IdArray) -> FloatArray:
+        """Ratios to reference vectors `at`, 0 where nothing but rounding is between them."""
+        return np.where(ratio * self.scale2[at] < _ROUNDING, np.float32(0.0), ratio)
 
 
 def fit_neighbours(

@@ -24,6 +24,10 @@ _HALVES_GAP = 1.0
 # A recording this many robust deviations above the others does not belong to them.
 _OUTLYING = 4.0
 _OUTLIER_STEPS = 0.5
+# Below this a recorder delivers zeros, and no room is that quiet.
+_NO_SOUND_DBFS = -100.0
+_SILENT_SHARE = 0.5
+_SAME = 1e-6
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,12 @@ def assess(
 ) -> list[QualityFinding]:
     """Return what a baseline lacks, the gravest first; nothing where it is good enough.
 
-    Codes: few-windows, few-recordings, budget-not-held, outliers, unstable, halves-differ,
+    Codes: silent, identical, few-windows, few-recordings, budget-not-held, outliers, unstable, halves-differ,
     hours-missing, mixed-sample-rates. Raises InvalidValueError for an unknown timezone.
     """
     scores = novelty.leave_one_out().novelty
     found = [
+        _silent(reference) or _identical(reference, scores),
         _windows(reference, budget),
         _recordings(reference),
         _budget(budget),
@@ -63,6 +68,30 @@ def assess(
         _rates(reference),
     ]
     return [finding for finding in found if finding is not None]
+
+
+def _silent(reference: Observations) -> QualityFinding | None:
+    quiet = [document["level_dbfs"] <= _NO_SOUND_DBFS for document in reference.acoustics]
+    share = float(np.mean(quiet))
+    if share < _SILENT_SHARE:
+        return None
+    return QualityFinding(
+        "silent",
+        f"{share:.0%} of the windows hold no sound at all: anything that is heard would be new.",
+        "Check microphone, cable and recorder, then record the normal sound again.",
+        {"share": round(share, 3)},
+    )
+
+
+def _identical(reference: Observations, scores: DoubleArray) -> QualityFinding | None:
+    if float(np.ptp(scores)) > _SAME or float(np.ptp(reference.vectors, axis=0).max()) > _SAME:
+        return None
+    return QualityFinding(
+        "identical",
+        f"All {len(reference)} windows are the same: any real difference would be new.",
+        "Check that the recorder does not repeat itself, then record the normal sound again.",
+        {"windows": len(reference)},
+    )
 
 
 def _windows(reference: Observations, budget: Budget | None) -> QualityFinding | None:

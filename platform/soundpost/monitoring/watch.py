@@ -9,7 +9,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from soundpost.errors import UnknownRecordingError
+from soundpost.errors import (
+    BaselineTooSmallError,
+    NothingToLearnError,
+    UnknownRecordingError,
+)
 from soundpost.monitoring import baselines as making
 from soundpost.monitoring import findings, hearing
 from soundpost.monitoring.baselines import DEFAULT_BUDGET_S, Fitted, FittedBaselines, Scored
@@ -106,7 +110,9 @@ class Watcher:
             baseline = baselines.active(session, source_id)
             if baseline is None:
                 return
-            fitted = self._fitted.of(session, baseline)
+            fitted = self._fit(session, baseline)
+            if fitted is None:
+                return
             for rule in rules.for_source(session, source_id):
                 if "budget_s" in rule.settings:
                     fitted.budget(float(rule.settings["budget_s"]))
@@ -149,10 +155,23 @@ class Watcher:
     def _fitting(
         self, session: Session, baseline: Baseline | None, model: EncoderModel
     ) -> Fitted | None:
-        """The fitted baseline, unless it is of another model's space."""
+        """The fitted baseline, unless it is of another model's space or too little is left of it.
+
+        The latter is noted with the baseline, and the other rules go on hearing.
+        """
         if baseline is None or baseline.model_id != model.id:
             return None
-        return self._fitted.of(session, baseline)
+        fitted = self._fit(session, baseline)
+        if fitted is None:
+            detail = "too many of its recordings were deleted; make another one"
+            baselines.mark_failed(session, baseline.id, NothingToLearnError.code, detail)
+        return fitted
+
+    def _fit(self, session: Session, baseline: Baseline) -> Fitted | None:
+        try:
+            return self._fitted.of(session, baseline)
+        except (NothingToLearnError, BaselineTooSmallError):
+            return None
 
 
 def _model_of(

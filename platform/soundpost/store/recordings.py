@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, sel
 from sqlalchemy.orm import Session
 
 from soundpost.errors import InvalidValueError, SoundpostError, UnknownRecordingError
-from soundpost.store.clock import overlaps
+from soundpost.store.clock import overlaps, to_epoch_us
 from soundpost.store.embeddings import hold_id_order
 from soundpost.store.session import insert_new
 from soundpost.store.tables import Embedding, Recording, Source, Tombstone, Window, utc_now
@@ -44,7 +44,10 @@ def add(session: Session, new: NewRecording) -> tuple[Recording, bool]:
 
     The same content twice is one recording: the row that is there already is returned unchanged,
     also when another process adds it at the same moment. A failure noted of this path is removed.
+    Raises InvalidValueError for a start in the first or last year of the calendar.
     """
+    if new.started_at is not None:
+        to_epoch_us(new.started_at)
     forget_failure(session, new.path)
     statement = insert_new(session, Recording).values(**asdict(new), status="queued")
     made = session.scalar(statement.on_conflict_do_nothing().returning(Recording.id))

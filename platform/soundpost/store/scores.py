@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from soundpost.errors import InvalidValueError
 from soundpost.store.session import insert_new
 from soundpost.store.tables import Window
 from soundpost.store.watch_tables import Finding, Incident, Score
@@ -40,7 +42,13 @@ class Dismissed:
 
 
 def save(session: Session, baseline_id: int, new: Sequence[NewScore]) -> None:
-    """Keep the scores of some windows; one that is there already is replaced."""
+    """Keep the scores of some windows; one that is there already is replaced.
+
+    Raises InvalidValueError for NaN and infinity, which no comparison would ever accept.
+    """
+    for score in new:
+        if not all(map(math.isfinite, (score.novelty, score.p_value, *score.parts.values()))):
+            raise InvalidValueError(f"the score of window {score.window_id}", "NaN or infinity")
     rows: list[dict[str, Any]] = [
         {
             "window_id": score.window_id,

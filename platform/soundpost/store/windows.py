@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,17 @@ def _check(session: Session, model_id: int, rows: Sequence[WindowRow]) -> None:
             raise InvalidValueError(shapes, f"the model makes {model.dimension} dimensions")
         if not np.isfinite(row.vector).all():
             raise InvalidValueError(f"the vector at {row.start_s} s", "it has NaN or infinity")
+        if not _is_finite(row.acoustics):
+            raise InvalidValueError(f"the acoustics at {row.start_s} s", "NaN or infinity in them")
+
+
+def _is_finite(value: object) -> bool:
+    """Whether every number in a document is one."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list) or all(map(_is_finite, value))
 
 
 def _hold_recording(session: Session, recording_id: int) -> None:
