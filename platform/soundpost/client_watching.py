@@ -171,6 +171,14 @@ class WatchingCalls(Transport):
         """Say that it was a false alarm. Raises UnknownIncidentError, IncidentStateError."""
         return self._act(incident_id, "dismiss", actor, reason)
 
+    def accept(self, incident_id: int, *, actor: str, reason: str | None = None) -> Baseline:
+        """Take what it was about as normal; the version is used once a worker has prepared it.
+
+        Raises UnknownIncidentError, BaselineStateError, NothingToLearnError.
+        """
+        path = f"{_INCIDENTS}/{incident_id}/accept"
+        return self._ask(Baseline, "POST", path, json=_deed(actor, reason))
+
     def reopen(self, incident_id: int, *, actor: str, reason: str | None = None) -> Incident:
         """Take back that it was resolved or dismissed. Raises like resolve."""
         return self._act(incident_id, "reopen", actor, reason)

@@ -185,6 +185,15 @@ def test_an_incident_goes_through_its_life_on_record(service: Any) -> None:
     assert [(rule.name, rule.times) for rule in shown.rules] == [("loud", 1)]
 
 
+def test_an_incident_without_recordings_is_no_new_normal(service: Any) -> None:
+    open_incidents(service, 1)
+    with pytest.raises(NothingToLearnError) as caught:
+        service.client.accept(1, actor="ann", reason="new pump")
+    assert "incident 1" in str(caught.value) and caught.value.remedy
+    with pytest.raises(UnknownIncidentError):
+        service.client.accept(7, actor="ann")
+
+
 def test_errors_of_incidents_are_classes(service: Any) -> None:
     open_incidents(service, 1)
     client = service.client
