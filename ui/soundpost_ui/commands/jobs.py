@@ -80,11 +80,11 @@ def jobs_command(
 
 def status_command(as_json: Json = False) -> None:
     """Show in a few lines whether everything that came in is done, and what holds it up."""
-    from soundpost.store import jobs, recordings
+    from soundpost.store import incidents, jobs, recordings
     from soundpost.store.tables import utc_now
 
     with open_workspace() as workspace, workspace.store.reading() as session:
-        counts = jobs.counts(session)
+        counts, noticed = jobs.counts(session), incidents.counts(session)
         document: dict[str, Any] = {
             "jobs": {
                 state: sum(count for (_, known), count in counts.items() if known == state)
@@ -93,6 +93,10 @@ def status_command(as_json: Json = False) -> None:
             "recordings": {
                 status: recordings.count(session, status=status)
                 for status in ("queued", "embedding", "embedded", "failed")
+            },
+            "incidents": {
+                state: sum(count for (known, _), count in noticed.items() if known == state)
+                for state in ("pending", "open", "acknowledged")
             },
             "oldest_waiting_s": jobs.oldest_waiting_s(session),
             "workers": [
@@ -107,7 +111,7 @@ def status_command(as_json: Json = False) -> None:
     if as_json:
         terminal.print_json(document)
         return
-    for name in ("jobs", "recordings"):
+    for name in ("jobs", "recordings", "incidents"):
         listed = ", ".join(f"{count:,} {state}" for state, count in document[name].items())
         terminal.say(f"{name}: {listed}")
     _advise(document)
@@ -123,6 +127,8 @@ def _advise(document: dict[str, Any]) -> None:
         terminal.say("Nobody works on what waits. Start a worker: soundpost up")
     if document["jobs"]["failed"]:
         terminal.say("See what failed: soundpost jobs --state failed")
+    if document["incidents"]["open"]:
+        terminal.say("See what was noticed: soundpost incidents")
 
 
 def _change(workspace: Workspace, retry: list[int], all_failed: bool, cancel: list[int]) -> None:
