@@ -35,6 +35,9 @@ _SHARED: list[Any] = [
     structlog.processors.format_exc_info,
 ]
 
+# What they say at every start helps nobody; requests are logged by `RequestLog`.
+_CHATTY = ("faiss.loader", "uvicorn.error")
+
 
 def log_through_stdlib() -> None:
     """Hand what is logged with structlog to the standard library, where the handlers are."""
@@ -69,6 +72,8 @@ def configure_logs(stream: TextIO | None = None, level: int = logging.INFO) -> N
     log_through_stdlib()
     root = logging.getLogger()
     root.handlers[:] = [json_handler(stream or sys.stderr)]
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     root.setLevel(level)
 
 

@@ -53,7 +53,12 @@ def serve_command(
         with LiveIndex(settings, store, model_id) as index:
             app = create_app(settings, store, index, encoder, workspace.queue, workspace.objects)
             config = uvicorn.Config(
-                app, host, port, log_config=None, timeout_graceful_shutdown=_GRACE_S
+                app,
+                host,
+                port,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=_GRACE_S,
             )
             server = uvicorn.Server(config)
             with _ending_for_another_model(workspace, model_id, server):
