@@ -666,6 +666,20 @@ class BrokenCalibrationError(MonitoringError):
     remedy = "Make the baseline again from its recordings."
 
 
+class BaselineModelError(MonitoringError):
+    """The baseline was made by another model than the one in use."""
+
+    code = "baseline-model"
+    remedy = "Set SOUNDPOST_ENCODER as it was, or make the baseline again with this one."
+
+
+class ReferenceAudioGoneError(MonitoringError):
+    """None of the reference recordings can be read."""
+
+    code = "reference-audio-gone"
+    remedy = "Bring the files back to where they were, or make a baseline of others."
+
+
 def error_class(code: str) -> type[SoundpostError] | None:
     """Return the class of errors with this code, or None if there is none."""
     kinds = [SoundpostError]

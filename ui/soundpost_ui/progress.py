@@ -33,6 +33,21 @@ def showing_progress(quiet: bool = False) -> Iterator[Report]:
         yield _Lines()
 
 
+@contextmanager
+def showing_share(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a callback that shows how many of how many are done, on stderr."""
+    if sys.stderr.isatty():
+        with _bar() as (bar, task):
+            yield lambda done, total: bar.update(
+                task,  # type: ignore[arg-type]  # rich's TaskID is an int
+                total=total,
+                completed=done,
+                description=f"{done:,}/{total:,} {what}",
+            )
+    else:
+        yield _ShareLines(what)
+
+
 def describe(progress: IngestProgress) -> str:
     """Say how far, how fast and how much longer, in one line."""
     done_h, total_h = progress.audio_done_s / 3600, progress.audio_total_s / 3600
@@ -78,3 +93,16 @@ class _Lines:
         if time.monotonic() - self._last >= _LINE_EVERY_S:
             self._last = time.monotonic()
             terminal.hint(describe(progress))
+
+
+class _ShareLines:
+    """Prints a line now and then, of how many are done."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= _LINE_EVERY_S:
+            self._last = time.monotonic()
+            terminal.hint(f"{done:,}/{total:,} {self._what}")

@@ -73,7 +73,7 @@ class Embedder:
 
     def _embed(self, batch: _Batch) -> None:
         windows = [item for item in batch.items if isinstance(item, PreparedWindow)]
-        rows = iter(self._encode(windows)) if windows else iter(())
+        rows = iter(encode_windows(self._encoder, windows, self._stopwatch))
         for item in batch.items:
             if isinstance(item, PreparedEnd):
                 self._writer.end(item)
@@ -81,36 +81,45 @@ class Embedder:
                 self._writer.add(Encoded(item.recording_id, next(rows)))
                 self.audio_done_s += self._new_audio_s(item)
 
-    def _encode(self, windows: Sequence[PreparedWindow]) -> list[WindowRow]:
-        spec = self._encoder.spec
-        length = round(spec.window_s * spec.sample_rate_hz)
-        waves = np.zeros((len(windows), length), dtype=np.float32)
-        lengths = np.array([min(length, len(window.wave)) for window in windows], dtype=np.int64)
-        for wave, window, valid in zip(waves, windows, lengths, strict=True):
-            wave[:valid] = window.wave[:valid]
-        with self._stopwatch.stage("encode"):
-            encoding = self._encoder.encode_audio(waves, lengths)
-        return [self._row(encoding, row, window) for row, window in enumerate(windows)]
-
-    def _row(self, encoding: AudioEncoding, row: int, window: PreparedWindow) -> WindowRow:
-        duration_s = window.end_s - window.start_s
-        return WindowRow(
-            start_s=window.start_s,
-            end_s=window.end_s,
-            acoustics=window.acoustics,
-            vector=encoding.embedding[row],
-            frames=pool_frames(encoding.frames[row], encoding.frame_hop_s, duration_s),
-            tags=self._tags(encoding, row),
-        )
-
-    def _tags(self, encoding: AudioEncoding, row: int) -> list[tuple[str, float]]:
-        labels = self._encoder.spec.tag_labels
-        if encoding.tags is None or not labels:
-            return []
-        order = np.argsort(-encoding.tags[row], kind="stable")[:TAGS_A_WINDOW]
-        likely = [(labels[column], float(encoding.tags[row, column])) for column in order]
-        return [(label, probability) for label, probability in likely if probability >= TAG_FLOOR]
-
     def _new_audio_s(self, window: PreparedWindow) -> float:
         length_s = window.end_s - window.start_s
         return length_s if window.index == 0 else min(length_s, self._encoder.spec.hop_s)
+
+
+def encode_windows(
+    encoder: AudioTextEncoder, windows: Sequence[PreparedWindow], stopwatch: Stopwatch
+) -> list[WindowRow]:
+    """Encode prepared windows as one batch, to rows as they are stored, in their order."""
+    if not windows:
+        return []
+    spec = encoder.spec
+    length = round(spec.window_s * spec.sample_rate_hz)
+    waves = np.zeros((len(windows), length), dtype=np.float32)
+    lengths = np.array([min(length, len(window.wave)) for window in windows], dtype=np.int64)
+    for wave, window, valid in zip(waves, windows, lengths, strict=True):
+        wave[:valid] = window.wave[:valid]
+    with stopwatch.stage("encode"):
+        encoding = encoder.encode_audio(waves, lengths)
+    return [_row(encoding, row, window, spec.tag_labels) for row, window in enumerate(windows)]
+
+
+def _row(
+    encoding: AudioEncoding, row: int, window: PreparedWindow, labels: Sequence[str]
+) -> WindowRow:
+    duration_s = window.end_s - window.start_s
+    return WindowRow(
+        start_s=window.start_s,
+        end_s=window.end_s,
+        acoustics=window.acoustics,
+        vector=encoding.embedding[row],
+        frames=pool_frames(encoding.frames[row], encoding.frame_hop_s, duration_s),
+        tags=_tags(encoding, row, labels),
+    )
+
+
+def _tags(encoding: AudioEncoding, row: int, labels: Sequence[str]) -> list[tuple[str, float]]:
+    if encoding.tags is None or not labels:
+        return []
+    order = np.argsort(-encoding.tags[row], kind="stable")[:TAGS_A_WINDOW]
+    likely = [(labels[column], float(encoding.tags[row, column])) for column in order]
+    return [(label, probability) for label, probability in likely if probability >= TAG_FLOOR]

@@ -7,7 +7,7 @@ brought to the encoder's. Windows arrive in the order of the jobs, whichever thr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +171,6 @@ class _Reader:
         self._stopwatch = stopwatch
         self._stream: AudioStream | None = None
         self._windows = 0
-        self._until_s = 0.0
 
     def windows(self) -> Iterator[PreparedWindow]:
         """Yield the windows that are not in the database yet."""
@@ -180,10 +179,7 @@ class _Reader:
             cuts = cut_windows(
                 stream, stream.info.sample_rate_hz, self._spec.window_s, self._spec.hop_s
             )
-            while (cut := self._next(cuts)) is not None:
-                if cut.index > 0 and cut.end_s - self._until_s < SHORTEST_S:
-                    continue
-                self._until_s = cut.end_s
+            for cut in worth_hearing(iter(lambda: self._next(cuts), None)):
                 # A resumed recording is decoded from its start: so its windows, remarks and
                 # duration are those of an uninterrupted one, and decoding is the cheap part.
                 prepared = None if cut.index < self._job.skip else self._prepared(cut)
@@ -215,10 +211,25 @@ class _Reader:
         return cut
 
     def _prepared(self, cut: WindowCut) -> PreparedWindow:
-        with self._stopwatch.stage("acoustics"):
-            acoustics = measure(cut.samples, cut.sample_rate_hz, cut.clipped).to_document()
-        with self._stopwatch.stage("resample"):
-            wave = resample(cut.samples, cut.sample_rate_hz, self._spec.sample_rate_hz)
-        return PreparedWindow(
-            self._job.recording_id, cut.index, cut.start_s, cut.end_s, wave, acoustics
-        )
+        return prepare_window(cut, self._job.recording_id, self._spec, self._stopwatch)
+
+
+def worth_hearing(cuts: Iterable[WindowCut]) -> Iterator[WindowCut]:
+    """Leave out a last window that brings next to nothing; see SHORTEST_S."""
+    until_s = 0.0
+    for cut in cuts:
+        if cut.index > 0 and cut.end_s - until_s < SHORTEST_S:
+            continue
+        until_s = cut.end_s
+        yield cut
+
+
+def prepare_window(
+    cut: WindowCut, recording_id: int, spec: EncoderSpec, stopwatch: Stopwatch
+) -> PreparedWindow:
+    """Measure a window at its own rate and bring it to the encoder's."""
+    with stopwatch.stage("acoustics"):
+        acoustics = measure(cut.samples, cut.sample_rate_hz, cut.clipped).to_document()
+    with stopwatch.stage("resample"):
+        wave = resample(cut.samples, cut.sample_rate_hz, spec.sample_rate_hz)
+    return PreparedWindow(recording_id, cut.index, cut.start_s, cut.end_s, wave, acoustics)

@@ -32,7 +32,16 @@ from soundpost.errors import InvalidValueError
 
 FloatArray = NDArray[np.float32]
 
-__all__ = ["KINDS", "Event", "RenderedScene", "Scene", "SoundKind", "synthesise", "write_wav"]
+__all__ = [
+    "KINDS",
+    "Event",
+    "RenderedScene",
+    "Scene",
+    "SoundKind",
+    "active_rms",
+    "synthesise",
+    "write_wav",
+]
 
 LOWEST_RATE_HZ: Final = 8_000
 HIGHEST_RATE_HZ: Final = 192_000
@@ -113,7 +122,7 @@ class Scene:
         length = _samples(event.duration_s, rate_hz)
         wave, params = _sound(_kind(event.kind), Take(length, rate_hz, rng), event.params)
         wave = _edged(wave[: len(mix) - start], rate_hz)
-        rms, share = _active(wave, rate_hz)
+        rms, share = active_rms(wave, rate_hz)
         mix[start : start + len(wave)] += wave * (10.0 ** (event.level_dbfs / 20.0) / rms)
         return {
             "kind": event.kind,
@@ -229,8 +238,8 @@ def _edged(wave: FloatArray, sample_rate_hz: int) -> FloatArray:
     return wave
 
 
-def _active(wave: FloatArray, sample_rate_hz: int) -> tuple[float, float]:
-    """RMS of the active part, and its share of the whole."""
+def active_rms(wave: FloatArray, sample_rate_hz: int) -> tuple[float, float]:
+    """Return the RMS of the active part of a wave [N], and its share of the whole; see the module."""
     frame = min(max(round(ACTIVE_FRAME_S * sample_rate_hz), 1), len(wave))
     starts = np.arange(0, len(wave), frame)
     energy = np.add.reduceat(np.square(wave, dtype=np.float64), starts)

@@ -269,7 +269,7 @@ def prepare(store: Store, baseline_id: int) -> Baseline:
         with store.reading() as session:
             baseline = baselines.get(session, baseline_id)
             source = session.get_one(Source, baseline.source_id)
-            reference = _reference(session, baseline)
+            reference = reference_of(session, baseline)
             dismissed = scores.dismissed(session, baseline_id)
         prepared = _prepare(baseline, source.timezone, reference, dismissed)
     except SoundpostError as error:
@@ -281,7 +281,8 @@ def prepare(store: Store, baseline_id: int) -> Baseline:
         return baselines.get(session, baseline_id)
 
 
-def _reference(session: Session, baseline: Baseline) -> Observations:
+def reference_of(session: Session, baseline: Baseline) -> Observations:
+    """Read the windows of a baseline that are still there. Raises NothingToLearnError."""
     ids = baselines.recording_ids(session, baseline.id)
     reference = observe(session, ids, baseline.model_id)
     if not len(reference):
@@ -295,15 +296,12 @@ def _prepare(
     reference: Observations,
     dismissed: scores.Dismissed,
 ) -> Prepared:
-    budget_s = float(baseline.chosen.get("budget_s", DEFAULT_BUDGET_S))
-    novelty = fit(reference, str(baseline.chosen.get("method", DEFAULT_METHOD)))
-    contexts = _contexts(str(baseline.chosen.get("contexts", "none")), reference, timezone)
-    calibration = _calibrate(reference, novelty, contexts, dismissed)
-    fitted = Fitted(baseline.id, baseline.model_id, reference, novelty, contexts, calibration)
-    budget = fitted.budget(budget_s)
+    fitted = refit(baseline, timezone, reference, dismissed)
+    novelty, calibration = fitted.novelty, fitted.calibration
+    budget = fitted.budget(float(baseline.chosen.get("budget_s", DEFAULT_BUDGET_S)))
     document = {
         "version": _VERSION,
-        "contexts": contexts.to_document(),
+        "contexts": fitted.contexts.to_document(),
         "calibration": calibration.to_document(),
         "budgets": [budget.to_document()],
     }
@@ -311,6 +309,19 @@ def _prepare(
     return Prepared(
         json.dumps(document).encode(), quality, _summary(reference, novelty, budget, calibration)
     )
+
+
+def refit(
+    baseline: Baseline, timezone: str, reference: Observations, dismissed: scores.Dismissed
+) -> Fitted:
+    """Fit and calibrate as a baseline was chosen, on its reference or on a part of it.
+
+    Raises BaselineTooSmallError.
+    """
+    novelty = fit(reference, str(baseline.chosen.get("method", DEFAULT_METHOD)))
+    contexts = _contexts(str(baseline.chosen.get("contexts", "none")), reference, timezone)
+    calibration = _calibrate(reference, novelty, contexts, dismissed)
+    return Fitted(baseline.id, baseline.model_id, reference, novelty, contexts, calibration)
 
 
 def _contexts(kind: str, reference: Observations, timezone: str) -> Contexts:
@@ -404,7 +415,7 @@ def load(session: Session, baseline_id: int) -> Fitted:
     if baseline.calibration is None:
         raise BaselineStateError(f"version {baseline.version}", f"it is {baseline.state}")
     document = _document(baseline.calibration)
-    reference = _reference(session, baseline)
+    reference = reference_of(session, baseline)
     novelty = fit(reference, str(baseline.chosen.get("method", DEFAULT_METHOD)))
     return Fitted(
         baseline.id,

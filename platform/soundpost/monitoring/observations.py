@@ -15,6 +15,9 @@ FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 IdArray = NDArray[np.int64]
 
+# Windows that end together still take some time.
+_SHORTEST_STEP_S = 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class Observations:
@@ -45,6 +48,13 @@ class Observations:
 
     def __len__(self) -> int:
         return len(self.window_ids)
+
+    def steps_s(self) -> DoubleArray:
+        """Return how much audio each window [N] brings that the one before it did not."""
+        ends_s = self.starts_s + self.durations_s
+        before_s = np.concatenate([[-np.inf], ends_s[:-1]])
+        steps_s = ends_s - np.maximum(self.starts_s, before_s)
+        return np.asarray(np.maximum(steps_s, _SHORTEST_STEP_S), dtype=np.float64)
 
     def take(self, rows: IdArray | NDArray[np.bool_]) -> Observations:
         """Return some windows [M]: ascending rows, or a mask [N]."""

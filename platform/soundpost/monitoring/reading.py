@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -25,7 +25,7 @@ def observe(session: Session, recording_ids: Sequence[int], model_id: int) -> Ob
     rows = windows.heard(session, recording_ids, model_id)
     rows.sort(key=lambda row: (began_s[row.recording_id] + row.start_s, row.window_id))
     dimension = session.scalar(select(EncoderModel.dimension).where(EncoderModel.id == model_id))
-    return _arrays(rows, began_s, dimension or 0)
+    return arrange(rows, began_s, dimension or 0)
 
 
 def _beginnings_s(session: Session, recording_ids: Sequence[int]) -> dict[int, float]:
@@ -43,7 +43,10 @@ def began_at(started_at: datetime | None, created_at: datetime) -> datetime:
     return started_at if started_at is not None else created_at
 
 
-def _arrays(rows: Sequence[HeardWindow], began_s: dict[int, float], dimension: int) -> Observations:
+def arrange(
+    rows: Sequence[HeardWindow], began_s: Mapping[int, float], dimension: int
+) -> Observations:
+    """Lay stored windows out as arrays, in their order; began_s: when each recording began."""
     frames = [decode_frames(row.frames, dimension) for row in rows]
     owners = [np.full(len(part), index) for index, part in enumerate(frames)]
     empty = np.zeros((0, dimension), dtype=np.int8)

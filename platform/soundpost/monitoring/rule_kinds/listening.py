@@ -28,8 +28,6 @@ DoubleArray = NDArray[np.float64]
 DEFAULT_BUDGET_S = 30 * DAY_S
 SHORTEST_BUDGET_S = 60.0
 NO_BASELINE = "an active baseline of this source"
-# Windows that end together still take some time.
-_SHORTEST_STEP_S = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,10 @@ class Budgeted(ABC):
         alarms: list[Alarm | None] = [
             test.step(float(p_value), float(step_s), int(window_id))
             for p_value, step_s, window_id in zip(
-                p_values, _steps_s(heard), heard.observations.window_ids, strict=True
+                p_values,
+                heard.observations.steps_s(),
+                heard.observations.window_ids,
+                strict=True,
             )
         ]
         firings = [
@@ -266,15 +267,6 @@ def _read_vector(reader: SettingsReader, *, needed: bool) -> tuple[FloatArray, s
     if not np.isfinite(norm) or abs(norm - 1.0) > 1e-2:
         raise RuleSettingsError("vector", f"a vector of length 1, not {norm:.3g}")
     return vector.astype(np.float32), model
-
-
-def _steps_s(heard: Heard) -> DoubleArray:
-    """How much audio each window [N] brings that the one before did not."""
-    observations = heard.observations
-    ends_s = observations.starts_s + observations.durations_s
-    before_s = np.concatenate([[-np.inf], ends_s[:-1]])
-    steps_s = ends_s - np.maximum(observations.starts_s, before_s)
-    return np.asarray(np.maximum(steps_s, _SHORTEST_STEP_S), dtype=np.float64)
 
 
 def _stretches(alarms: list[Alarm | None]) -> list[range]:
