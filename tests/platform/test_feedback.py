@@ -13,8 +13,9 @@ from soundpost.monitoring import feedback, review
 from soundpost.monitoring.baselines import Choice
 from soundpost.monitoring.reading import observe
 from soundpost.monitoring.watch import Watcher, begin_watching
-from soundpost.store import baselines, incidents, jobs, recordings, sources
-from soundpost.store.tables import utc_now
+from soundpost.store import baselines, incidents, jobs, recordings, rules, sources
+from soundpost.store.rules import NewRule
+from soundpost.store.tables import Source, utc_now
 
 QUEUE = JobQueue(NoSender())
 
@@ -115,3 +116,15 @@ def test_what_cannot_be_accepted_says_why(pump: Any) -> None:
             recordings.remove(session, recording_id)
         with pytest.raises(NothingToLearnError):
             feedback.accept_incident(session, QUEUE, pump.incident.id, "bob", None, now=utc_now())
+
+
+def test_sources_with_long_and_like_names_get_their_rules(pump: Any) -> None:
+    with pump.store.session() as session:
+        place = session.get_one(Source, pump.source_id)
+        place.name = "a" * 200
+        for rule in rules.find(session, source_id=place.id):
+            rules.remove(session, rule.id, "ann", now=utc_now())
+        rules.add(session, NewRule(f"{'a' * 150}: novelty", "novelty", "ann"), now=utc_now())
+        begin_watching(session, pump.baseline_id, "ann")
+        names = [rule.name for rule in rules.find(session, source_id=place.id)]
+    assert f"{'a' * 150}: microphone" in names

@@ -85,9 +85,15 @@ def begin_watching(
     }
     for kind, settings in usual.items():
         if kind not in known:
-            name = f"{source.name}: {kind}"
+            name = _rule_name(session, source, kind)
             rules.add(session, NewRule(name, kind, actor, settings, source.id), now=now)
     return baseline
+
+
+def _rule_name(session: Session, source: Source, kind: str) -> str:
+    """A name that says what the rule is, fits, and is free."""
+    name = f"{source.name[:150]}: {kind}"
+    return f"{name} ({source.id})" if rules.is_taken(session, name) else name
 
 
 class Watcher:

@@ -80,6 +80,11 @@ def by_name(session: Session, name: str) -> Rule:
     return rule
 
 
+def is_taken(session: Session, name: str) -> bool:
+    """Whether a rule has this name."""
+    return session.scalar(select(Rule.id).where(Rule.name == name)) is not None
+
+
 def find(
     session: Session,
     *,
