@@ -36,7 +36,7 @@ help: ## List what make can do
 install: $(INSTALLED) ## Create .venv with the locked versions (the others do it by themselves)
 
 .PHONY: demo
-demo: $(INSTALLED) ## Build a small archive, ingest it and search it
+demo: $(INSTALLED) ## Build a small archive, search it, and watch a machine
 	$(BIN)/soundpost demo $(ARGS)
 
 .PHONY: up

@@ -38,7 +38,7 @@ from soundpost_ui.workspace import platform_needed
 _SOFTWARE = 70
 
 app = typer.Typer(
-    help="Search sound archives by text, and find what sounds alike.",
+    help="Search sound archives by text, and know when a place or a machine sounds different.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -84,7 +84,7 @@ def options(
         bool, typer.Option("--debug", help="Show where errors come from (SOUNDPOST_DEBUG=1).")
     ] = False,
 ) -> None:
-    """Search sound archives by text, and find what sounds alike."""
+    """Search sound archives by text, and know when a place or a machine sounds different."""
     if debug:
         os.environ["SOUNDPOST_DEBUG"] = "1"
 
