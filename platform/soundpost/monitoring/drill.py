@@ -2,7 +2,8 @@
 
 The recordings of the active baseline are cut into groups in a row in time. Copies of one group are
 judged by a baseline that is fitted, calibrated and given its thresholds on the others alone: it has
-never heard them. It knows less than the real one does, so the figures are slightly pessimistic.
+never heard them. A part knows less than the whole, and what it knows sets its thresholds: short sounds
+are caught by one part and not by another. The result says so, part by part.
 Every copy is also judged untouched: what chance alone raises stands beside what was detected.
 
 Evidence does not begin at nothing when something changes: before each copy the detectors hear the
@@ -43,6 +44,7 @@ from soundpost.monitoring.drill_results import (
     LASTING,
     TREATMENT,
     Drilled,
+    Part,
     Trial,
     Untouched,
     summarise,
@@ -205,6 +207,7 @@ class _Drill:
         self._trials: list[Trial] = []
         self._copies: list[tuple[Copy, int, bool]] = []
         self._notes: list[str] = []
+        self._parts: list[Part] = []
 
     def run(self) -> Drilled:
         """Go through the groups, and say what was found."""
@@ -226,9 +229,24 @@ class _Drill:
         planned = plan_copies(group, options.copy_s, rng)
         wanted = _even(options.copies, options.groups)[number]
         judge: _Judge | None = None
+        first_trial, first_copy = len(self._trials), len(self._copies)
         for copy in self._reader.copies(planned, wanted, rng):
             judge = judge or self._judge(group)
             self._copy(judge, copy)
+        if judge is not None:
+            made, copies = self._trials[first_trial:], len(self._copies) - first_copy
+            self._parts.append(self._part(number, copies, judge, made))
+
+    def _part(self, number: int, copies: int, judge: _Judge, made: Sequence[Trial]) -> Part:
+        greatest_db = max(self._options.levels_db)
+        loudest = [one for one in made if one.kind == EVENT and one.level_db == greatest_db]
+        return Part(
+            part=number + 1,
+            copies=copies,
+            fast_threshold=judge.thresholds.fast_s / self._subject.budget_s,
+            loudest=len(loudest),
+            loudest_found=sum(one.found for one in loudest),
+        )
 
     def _judge(self, group: list[Recording]) -> _Judge:
         subject = self._subject
@@ -307,6 +325,7 @@ class _Drill:
             changes=tuple(changes),
             gone=tuple(self._reader.gone.values()),
             notes=tuple(self._notes),
+            parts=tuple(self._parts),
         )
 
     def _count_clipped(self) -> None:
@@ -407,7 +426,7 @@ class _Judge:
 
     def __init__(self, fitted: Fitted, thresholds: Thresholds) -> None:
         self._fitted = fitted
-        self._thresholds = thresholds
+        self.thresholds = thresholds
         reference = fitted.reference
         p_values = fitted.calibration.held_out()[: len(reference)]
         self._history = [
@@ -418,13 +437,13 @@ class _Judge:
 
     def listen(self, copy: Copy, rows: Sequence[list[WindowRow]], seed: Sequence[int]) -> _Ear:
         """Hear the past in an order of the copy's own, then the copy until its change begins."""
-        evidence = Evidence(self._thresholds)
+        evidence = Evidence(self.thresholds)
         drawn = np.random.default_rng(list(seed)).permutation(len(self._history))
         past = [self._history[k] for k in drawn.tolist()]
         p_values = np.concatenate([p for p, _ in past])[-_HISTORY:]
         steps_s = np.concatenate([s for _, s in past])[-_HISTORY:]
         _hear_past(evidence, p_values, steps_s)
-        ear = _Ear(self._fitted, self._thresholds, copy)
+        ear = _Ear(self._fitted, self.thresholds, copy)
         for number, one in enumerate(rows[: copy.onset_piece + 1]):
             p_values, steps_s, ends_s = ear.judged(one, number)
             if number == copy.onset_piece:

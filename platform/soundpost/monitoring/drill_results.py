@@ -68,6 +68,21 @@ class Untouched:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a part of the reference caught when it was held against the others.
+
+    fast_threshold: of its fast detector, over the budget; 1 is the theorem's half. loudest: short
+    sounds at the greatest level, and how many of them were caught.
+    """
+
+    part: int
+    copies: int
+    fast_threshold: float
+    loudest: int
+    loudest_found: int
+
+
+@dataclass(frozen=True)
 class Delays:
     """Median of the delays, and its interval. windows: median number of windows."""
 
@@ -141,6 +156,7 @@ class Drilled:
     changes: tuple[ChangeResult, ...]
     gone: tuple[Gone, ...]
     notes: tuple[str, ...]
+    parts: tuple[Part, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
         """Return it JSON-ready; a level that was not reached is null, and `reached` says why."""

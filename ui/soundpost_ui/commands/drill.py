@@ -206,9 +206,15 @@ def _print_caveats(drilled: Drilled) -> None:
         " the ones tested;"
     )
     terminal.say(
-        "the real one knows more, so this is slightly pessimistic. Brackets: 95 % over recordings,"
-        f" seed {drilled.seed}."
+        "the real one knows more. What a part knows sets its thresholds, and short sounds depend on"
+        " them most:"
     )
+    for part in drilled.parts:
+        terminal.say(
+            f"  part {part.part}: {part.loudest_found} of {part.loudest} short sounds at the greatest"
+            f" level, fast threshold {part.fast_threshold:,.3g} times the budget"
+        )
+    terminal.say(f"Brackets: 95 % over recordings, not over the parts; seed {drilled.seed}.")
     terminal.say(
         "Delays are those of what was caught, to the end of the window that raised the alarm."
     )
