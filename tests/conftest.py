@@ -67,6 +67,19 @@ class PostgresServer:
             connection.execute(statement.encode())
 
 
+@pytest.fixture(autouse=True)
+def environment_is_left_as_it_was() -> Iterator[None]:
+    """Undo what a test does to the environment: commands that later ones start inherit it."""
+    before = dict(os.environ)
+    yield
+    ours = {name for name in os.environ.keys() | before if name.startswith("SOUNDPOST_")}
+    for name in ours:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            os.environ.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """Start a PostgreSQL server; skip where there is none, fail where CI must have one."""
