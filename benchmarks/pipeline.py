@@ -46,7 +46,7 @@ class ScalingResult:
 def brokers(messages: int = 300) -> Iterator[BrokerResult]:
     """Measure the broker without a server, SQLAlchemy's, and Redis where it is installed."""
     with tempfile.TemporaryDirectory() as name:
-        yield _measure("folder (filesystem://)", Path(name), {}, messages)
+        yield _measure("folder (folder://)", Path(name), {}, messages)
     with tempfile.TemporaryDirectory() as name:
         url = {"BENCH_SQLALCHEMY_URL": f"sqla+sqlite:///{name}/messages.db"}
         yield _measure("SQLite (sqla+sqlite://)", Path(name), url, min(messages, 30))

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,7 @@ def running(soundpost: Any) -> Iterator[Running]:
     # Killed without a word, it must leave nobody behind.
     until(lambda: not any(is_running(member) for member in family))
     reader.join(10.0)
+    sys.stdout.write("\n".join(running.lines))  # Shown where a test fails.
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             stream.close()

@@ -17,6 +17,7 @@ from kombu.entity import Queue
 
 from soundpost.config import Settings, load_settings
 from soundpost.jobs import COMPOSE_TASK, HOUSEKEEPING, NOTIFY, QUEUES, RECONCILE_TASK, TICK_TASK
+from soundpost_workers import folder_broker
 
 # Messages are small and tasks are idempotent: an early second delivery costs a look at the table.
 _VISIBILITY_S = 60
@@ -72,16 +73,14 @@ def make_app(settings: Settings) -> Celery:
 def _broker(settings: Settings) -> dict[str, Any]:
     if settings.broker_url:
         return {"broker_url": settings.broker_url, "broker_transport_options": _server_options()}
-    messages, control = settings.broker_dir / "messages", settings.broker_dir / "control"
-    for folder in (messages, control):
-        folder.mkdir(parents=True, exist_ok=True)
+    messages = settings.broker_dir / "messages"
+    messages.mkdir(parents=True, exist_ok=True)
     options = {
         "data_folder_in": str(messages),
         "data_folder_out": str(messages),
-        "control_folder": str(control),
         "polling_interval": _POLL_S,
     }
-    return {"broker_url": "filesystem://localhost", "broker_transport_options": options}
+    return {"broker_url": f"{folder_broker.SCHEME}://", "broker_transport_options": options}
 
 
 def _server_options() -> dict[str, Any]:
