@@ -11,8 +11,9 @@ from soundpost.evaluation.metrics import average_precision_at
 from soundpost.evaluation.ranking import (
     Case,
     Judged,
+    Reading,
     by_similarity,
-    choose_weight,
+    choose_reading,
     difference,
     judge_all,
 )
@@ -29,9 +30,9 @@ def test_recall_and_precision_are_those_of_the_whole_ranking(seed: int, weight: 
     rng = np.random.default_rng(seed)
     similarities = rng.random((5, 40)).astype(np.float32)
     relevant = relevant_in(rng, 5, 40)
-    opinions = rng.random((5, 40)).astype(np.float32)
+    opinions = rng.dirichlet(np.ones(40), 5).astype(np.float32)
     judged = judge_all(similarities, 40, lambda query, rows, _: opinions[query, rows])
-    ranked = judged.ranked(relevant, weight)
+    ranked = judged.ranked(relevant, Reading(1.0, weight))
     for query, wanted in enumerate(relevant):
         scores = similarities[query] + np.float32(weight) * opinions[query]
         is_wanted = np.isin(np.arange(40), wanted)
@@ -59,18 +60,27 @@ def case_of(right: list[bool], opinion: float) -> Case:
     return Case(Judged(rows, similarities, probabilities), relevant)
 
 
-def test_a_weight_is_taken_where_it_helps() -> None:
-    assert choose_weight(case_of([False] * 8 + [True] * 2, 0.9), []) > 0.1
+def test_a_second_stage_is_heard_where_it_helps() -> None:
+    chosen = choose_reading(case_of([False] * 8 + [True] * 2, 0.9), [])
+    assert chosen.weight > 0.1
+    assert case_of([False], 0.9).ranked(chosen).recall(1).all()
 
 
-def test_no_weight_is_taken_that_costs_another_set_something() -> None:
+def test_nothing_is_chosen_that_costs_another_set_something() -> None:
     helped, harmed = case_of([False] * 10, 0.9), case_of([True] * 10, 0.9)
-    weight = choose_weight(helped, [harmed])
-    assert harmed.ranked(weight).recall(1).mean() == 1.0
+    assert harmed.ranked(choose_reading(helped, [harmed])).recall(1).all()
 
 
-def test_a_second_stage_that_knows_nothing_gets_no_weight() -> None:
-    assert choose_weight(case_of([True] * 10, 0.9), []) == 0.0
+def test_a_second_stage_that_knows_nothing_is_not_heard() -> None:
+    assert choose_reading(case_of([True] * 10, 0.9), []) == Reading()
+
+
+def test_a_higher_temperature_makes_probabilities_more_alike() -> None:
+    judged = case_of([True], 0.9).judged
+    assert judged.tempered(1.0)[0] == pytest.approx([0.1, 0.9])
+    odds = judged.tempered(2.0)[0]
+    assert odds[1] / odds[0] == pytest.approx(3.0)
+    assert odds.sum() == pytest.approx(1.0)
 
 
 def test_the_difference_of_pairs_is_narrower_than_the_values() -> None:
@@ -88,4 +98,4 @@ def test_similarity_alone_ranks_by_similarity() -> None:
     similarities = np.random.default_rng(1).random((3, 50)).astype(np.float32)
     judged = by_similarity(similarities)
     best = similarities.argmax(1)
-    assert judged.ranked([np.array([row]) for row in best], 0.0).recall(1).all()
+    assert judged.ranked([np.array([row]) for row in best], Reading()).recall(1).all()

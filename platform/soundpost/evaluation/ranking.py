@@ -17,10 +17,32 @@ Relevant = Sequence[IntArray]
 Judge = Callable[[int, IntArray, FloatArray], FloatArray]
 
 DEPTH = 10
-# What a weight may be; 0 is similarity alone.
-WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
-# A weight must not cost more than this of R@1 in any other set that choices are made on.
+# A reading must not cost more than this of R@1 or mAP@10 in any other set that choices are made on.
 MOST_LOST = 0.005
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How probabilities are read: taken to the power of 1 / temperature, then weighted.
+
+    final score = similarity + weight * tempered probability; weight 0 is similarity alone.
+    """
+
+    temperature: float = 1.0
+    weight: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.weight:g}, {self.temperature:g}"
+
+
+READINGS = (
+    Reading(),
+    *(
+        Reading(temperature, weight)
+        for temperature in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+        for weight in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +57,7 @@ class Ranked:
 
     def recall(self, k: int) -> NDArray[np.float64]:
         """Return R@k of each query [Q]: 1 where something wanted is among the first k."""
-        return self.hits[:, :k].any(axis=1).astype(np.float64)
+        return np.asarray(self.hits[:, :k].any(axis=1), np.float64)
 
     def precision(self) -> NDArray[np.float64]:
         """Return AP@10 of each query [Q], as `average_precision_at` defines it."""
@@ -56,13 +78,19 @@ class Judged:
     similarities: FloatArray
     probabilities: FloatArray
 
-    def ranked(self, relevant: Relevant, weight: float) -> Ranked:
-        """Return the rankings by similarity + weight * probability; ties keep their order."""
-        scores = self.similarities + np.float32(weight) * self.probabilities
+    def ranked(self, relevant: Relevant, reading: Reading) -> Ranked:
+        """Return the rankings by their final scores; ties keep the order of similarity."""
+        scores = self.similarities + np.float32(reading.weight) * self.tempered(reading.temperature)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
         rows = np.take_along_axis(self.rows, best, axis=1)
         hits = np.stack([np.isin(row, wanted) for row, wanted in zip(rows, relevant, strict=True)])
         return Ranked(hits, np.array([len(wanted) for wanted in relevant], np.int64))
+
+    def tempered(self, temperature: float) -> FloatArray:
+        """Return probabilities [Q, L] to the power of 1 / temperature, together 1 again."""
+        logs = np.log(np.maximum(self.probabilities, np.finfo(np.float32).tiny)) / temperature
+        powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
 def propose(similarities: FloatArray, length: int) -> tuple[IntArray, FloatArray]:
@@ -93,28 +121,28 @@ class Case:
     relevant: Relevant
     groups: IntArray | None = None
 
-    def ranked(self, weight: float) -> Ranked:
-        """Return the rankings with a weight."""
-        return self.judged.ranked(self.relevant, weight)
+    def ranked(self, reading: Reading) -> Ranked:
+        """Return the rankings by a reading."""
+        return self.judged.ranked(self.relevant, reading)
 
 
-def choose_weight(main: Case, others: Sequence[Case]) -> float:
-    """Return the weight of the best mean of R@1 and mAP@10 in `main` that loses nowhere else.
+def choose_reading(main: Case, others: Sequence[Case]) -> Reading:
+    """Return the reading with the best sum of R@1 and mAP@10 in `main` that loses nowhere else.
 
-    A weight that costs another set more than `MOST_LOST` of R@1 or mAP@10 is not taken.
+    One that costs another set more than `MOST_LOST` is not taken.
     """
-    best, chosen = -1.0, 0.0
-    for weight in WEIGHTS:
-        ranked = main.ranked(weight)
+    best, chosen = -1.0, Reading()
+    for reading in READINGS:
+        ranked = main.ranked(reading)
         value = float(ranked.recall(1).mean() + ranked.precision().mean())
-        if value > best and all(_loss(case, weight) <= MOST_LOST for case in others):
-            best, chosen = value, weight
+        if value > best and all(_loss(case, reading) <= MOST_LOST for case in others):
+            best, chosen = value, reading
     return chosen
 
 
-def _loss(case: Case, weight: float) -> float:
-    """Return by how much a weight is worse than similarity alone, in R@1 or mAP@10."""
-    ranked, alone = case.ranked(weight), case.ranked(0.0)
+def _loss(case: Case, reading: Reading) -> float:
+    """Return by how much a reading is worse than similarity alone, in R@1 or mAP@10."""
+    ranked, alone = case.ranked(reading), case.ranked(Reading())
     by_recall = alone.recall(1).mean() - ranked.recall(1).mean()
     by_precision = alone.precision().mean() - ranked.precision().mean()
     return float(max(by_recall, by_precision))

@@ -24,7 +24,7 @@ from soundpost.models.retrieval_set import (
     read_texts,
     save_retrieval_set,
 )
-from soundpost.training.composed import SAME_NAME
+from soundpost.training.composed import SAME_NAME, Pool
 from soundpost.training.composed_sets import (
     DATASETS,
     Composition,
@@ -34,6 +34,9 @@ from soundpost.training.composed_sets import (
     compose_for_training,
     embed_scenes,
     embed_waves,
+    join_sounds,
+    join_texts,
+    joined,
     load_pool,
     part_clips,
     retrieval_set,
@@ -49,8 +52,16 @@ TRAINING: dict[str, tuple[tuple[str, ...], int, int]] = {
     "urbansound8k": (("urbansound8k",), 800, 800),
     "both": (DATASETS, 1_200, 0),
 }
-# Families of four scenes, each with one query, and scenes beside them.
-MEASURING: dict[str, tuple[int, int]] = {"develop": (500, 500), "test": (1_000, 1_000)}
+# Families of four scenes, each with one query, and scenes beside them; and the first seed.
+MEASURING: dict[str, tuple[int, int, int]] = {
+    "develop": (500, 500, 20),
+    "test": (1_000, 1_000, 30),
+}
+# The same of one dataset's clips alone, for what is trained on the other's.
+MEASURING_ONE: dict[str, tuple[int, int, int]] = {
+    "develop": (250, 0, 40),
+    "test": (250, 250, 50),
+}
 
 
 @dataclass(frozen=True)
@@ -75,34 +86,43 @@ class Sets:
         """The folder of what is kept for this very encoder."""
         return self.cache.parent / "retrieval" / self.encoder.spec.revision
 
-    def training(self, name: str) -> RetrievalSet:
-        """Return the training scenes of "esc50", "urbansound8k" or "both" datasets' clips."""
+    def training(self, *names: str) -> RetrievalSet:
+        """Return the training scenes of "esc50", "urbansound8k" and "both" datasets' clips."""
+        return self.training_composition(*names)[1]
+
+    def training_composition(self, *names: str) -> tuple[Composition, RetrievalSet]:
+        """Return the same with their truth; a query may be true of any of the scenes."""
+        parts = [self._one_training(name) for name in names]
+        composed = joined([part for part, _ in parts])
+        sounds = [data.sounds for _, data in parts]
+        texts = join_texts([data.texts for _, data in parts])
+        return composed, RetrievalSet(texts, join_sounds(sounds), composed.relevant)
+
+    def _one_training(self, name: str) -> tuple[Composition, RetrievalSet]:
+        datasets, families, singles = TRAINING[name]
+        pool = load_pool(self.data, self.cache, "train", datasets)
+        seed = 10 + list(TRAINING).index(name)
+        composed = compose_for_training(pool, families, singles, seed)
         path = self.kept / f"train-{name}.npz"
         if not path.is_file():
-            datasets, families, singles = TRAINING[name]
-            pool = load_pool(self.data, self.cache, "train", datasets)
-            seed = 10 + list(TRAINING).index(name)
-            composed = compose_for_training(pool, families, singles, seed)
             sounds = embed_scenes(self.encoder, composed.scenes, pool, self.kept / "pieces")
             save_retrieval_set(path, retrieval_set(composed, sounds, self.encoder))
-        return load_retrieval_set(path)
+        return composed, load_retrieval_set(path)
 
-    def composition(self, part: str) -> Composition:
+    def composition(self, part: str, pool: Pool, dataset: str | None) -> Composition:
         """Return the scenes and queries that "develop" or "test" measure on."""
-        families, others = MEASURING[part]
-        pool = load_pool(self.data, self.cache, part)
+        families, others, seed = (MEASURING if dataset is None else MEASURING_ONE)[part]
+        seed += 0 if dataset is None else DATASETS.index(dataset)
         unseen = paraphrased if part == "test" else partial(from_ontology, synonyms(self.data))
         words: list[tuple[Phrases, bool]] = [(draw_phrase, False), (unseen, part == "test")]
-        return compose_for_measuring(
-            pool, families, others, {"develop": 20, "test": 30}[part], words
-        )
+        return compose_for_measuring(pool, families, others, seed, words)
 
-    def measuring(self, part: str) -> Measured:
-        """Return the composed scenes of "develop" or "test" and what is known of them."""
-        composed = self.composition(part)
-        pool = load_pool(self.data, self.cache, part)
+    def measuring(self, part: str, dataset: str | None = None) -> Measured:
+        """Return the composed scenes of "develop" or "test", of one dataset's clips or of both."""
+        pool = load_pool(self.data, self.cache, part, (dataset,) if dataset else DATASETS)
+        composed = self.composition(part, pool, dataset)
         sounds = embed_scenes(self.encoder, composed.scenes, pool, self.kept / "pieces")
-        path = self.kept / f"{part}.npz"
+        path = self.kept / f"{part}-{dataset or 'both'}.npz"
         if not path.is_file():
             save_retrieval_set(path, retrieval_set(composed, sounds, self.encoder))
         return Measured(composed, sounds, load_retrieval_set(path))
@@ -187,6 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sets.measuring(part)
     for name in TRAINING:
         sets.training(name)
+    for part in ("develop", "test"):
+        for dataset in DATASETS:
+            sets.measuring(part, dataset)
 
 
 if __name__ == "__main__":

@@ -295,7 +295,8 @@ def render(scene: Scene, pool: Pool) -> FloatArray:
         length = min(round(event.duration_s * SAMPLE_RATE_HZ), len(wave) - start)
         part = _faded(_lasting(pool.clips[event.clip].wave, event.offset_s, length))
         wave[start : start + length] += part * np.float32(10.0 ** (event.level_db / 20.0))
-    return np.clip(wave * np.float32(10.0 ** (scene.level_dbfs / 20.0)), -1.0, 1.0)
+    gain = np.float32(10.0 ** (scene.level_dbfs / 20.0))
+    return np.asarray(np.clip(wave * gain, -1.0, 1.0), np.float32)
 
 
 def _lasting(wave: FloatArray, offset_s: float, length: int) -> FloatArray:

@@ -243,3 +243,35 @@ def retrieval_set(
     """Return a composition whose scenes are embedded as a set of texts and sounds."""
     texts: TextSet = read_texts([query.text for query in composition.queries], encoder)
     return RetrievalSet(texts, sounds.candidates(), composition.relevant)
+
+
+def joined(parts: Sequence[Composition]) -> Composition:
+    """Return all scenes and queries of several compositions; what is relevant is found anew."""
+    scenes = tuple(scene for part in parts for scene in part.scenes)
+    queries = tuple(query for part in parts for query in part.queries)
+    return Composition(scenes, queries, relevant_scenes(queries, scenes))
+
+
+def join_texts(parts: Sequence[TextSet]) -> TextSet:
+    """Return the texts of several sets, one after the other."""
+    longest = max(part.tokens.shape[1] for part in parts)
+    tokens = [
+        np.pad(part.tokens, ((0, 0), (0, longest - part.tokens.shape[1]), (0, 0))) for part in parts
+    ]
+    return TextSet(
+        tuple(text for part in parts for text in part.texts),
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate(tokens),
+        np.concatenate([part.lengths for part in parts]),
+    )
+
+
+def join_sounds(parts: Sequence[Candidates]) -> Candidates:
+    """Return the sounds of several sets, one after the other, keyed anew by their places."""
+    longest = max(part.frames.shape[1] for part in parts)
+    frames = [
+        np.pad(part.frames, ((0, 0), (0, longest - part.frames.shape[1]), (0, 0))) for part in parts
+    ]
+    lengths = np.concatenate([part.lengths for part in parts])
+    vectors = np.concatenate([part.vectors for part in parts])
+    return Candidates(np.arange(len(lengths)), vectors, np.concatenate(frames), lengths)
