@@ -41,7 +41,8 @@ from soundpost.training.composed_sets import (
     part_clips,
     retrieval_set,
 )
-from soundpost.training.data import load_clips, load_waves, unit_wave
+from soundpost.training.composed_texts import Gap, compose_texts, fit_gap, simple_captions
+from soundpost.training.data import captions, load_clips, load_waves, unit_wave
 from soundpost.training.ontology import load_ontology
 from soundpost.training.sound_phrases import Phrase, draw_phrase
 from soundpost.training.wordings import ONTOLOGY_CLASSES, label_prompt
@@ -52,6 +53,7 @@ TRAINING: dict[str, tuple[tuple[str, ...], int, int]] = {
     "urbansound8k": (("urbansound8k",), 800, 800),
     "both": (DATASETS, 1_200, 0),
 }
+CAPTION_FAMILIES = 2_500
 # Families of four scenes, each with one query, and scenes beside them; and the first seed.
 MEASURING: dict[str, tuple[int, int, int]] = {
     "develop": (500, 500, 20),
@@ -108,6 +110,27 @@ class Sets:
             sounds = embed_scenes(self.encoder, composed.scenes, pool, self.kept / "pieces")
             save_retrieval_set(path, retrieval_set(composed, sounds, self.encoder))
         return composed, load_retrieval_set(path)
+
+    def texts_only(self) -> RetrievalSet:
+        """Return scenes made of captions alone; how audio differs is fitted to training clips."""
+        path = self.kept / "train-texts.npz"
+        if not path.is_file():
+            found = simple_captions(captions(self.data))
+            save_retrieval_set(
+                path, compose_texts(found, CAPTION_FAMILIES, self._gap(), self.encoder, seed=60)
+            )
+        return load_retrieval_set(path)
+
+    def _gap(self) -> Gap:
+        composed, data = self.training_composition("esc50")
+        alone = [row for row, scene in enumerate(composed.scenes) if len(scene.events) == 1]
+        pairs = [
+            (data.texts.vectors[row], frame)
+            for row in alone
+            for frame in data.sounds.frames[row, : data.sounds.lengths[row]]
+        ]
+        texts, frames = zip(*pairs, strict=True)
+        return fit_gap(np.stack(texts), np.stack(frames))
 
     def composition(self, part: str, pool: Pool, dataset: str | None) -> Composition:
         """Return the scenes and queries that "develop" or "test" measure on."""

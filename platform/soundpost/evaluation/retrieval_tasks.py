@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from soundpost.evaluation.ranking import Case, Judge, Judged, by_similarity, judge_all
 from soundpost.models.encoder import FloatArray
-from soundpost.models.reranker import Candidates, RerankerSpec
+from soundpost.models.reranker import Candidates, Reranker
 from soundpost.models.retrieval_set import RetrievalSet, TextSet
 
 IntArray = NDArray[np.int64]
@@ -20,13 +20,8 @@ IntArray = NDArray[np.int64]
 _MOST_SOUNDS = 500
 
 
-class TwoWay(Protocol):
+class TwoWay(Reranker, Protocol):
     """A reranker that judges in both directions, over texts that are encoded already."""
-
-    @property
-    def spec(self) -> RerankerSpec:
-        """Name and revision."""
-        ...
 
     def sound_probability(
         self, text: TextSet, similarities: FloatArray, candidates: Candidates
