@@ -34,6 +34,7 @@ from soundpost.training.composed_sets import (
     compose_for_training,
     embed_scenes,
     embed_waves,
+    join_sets,
     join_sounds,
     join_texts,
     joined,
@@ -89,8 +90,12 @@ class Sets:
         return self.cache.parent / "retrieval" / self.encoder.spec.revision
 
     def training(self, *names: str) -> RetrievalSet:
-        """Return the training scenes of "esc50", "urbansound8k" and "both" datasets' clips."""
-        return self.training_composition(*names)[1]
+        """Return the training scenes of "esc50", "urbansound8k" and "both" datasets' clips.
+
+        "texts" adds those made of captions alone, which no query of the others is true of.
+        """
+        data = self.training_composition(*(name for name in names if name != "texts"))[1]
+        return join_sets([data, self.texts_only()]) if "texts" in names else data
 
     def training_composition(self, *names: str) -> tuple[Composition, RetrievalSet]:
         """Return the same with their truth; a query may be true of any of the scenes."""
