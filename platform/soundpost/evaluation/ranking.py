@@ -40,8 +40,8 @@ READINGS = (
     SIMILARITY,
     *(
         Reading(temperature, weight)
-        for temperature in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-        for weight in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+        for temperature in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+        for weight in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
     ),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from soundpost.evaluation.ranking import SIMILARITY, Case, Reading, choose_reading
+from soundpost.evaluation.ranking import Case, Reading, choose_reading
 from soundpost.evaluation.retrieval_sets import Sets
 from soundpost.evaluation.retrieval_tasks import Bench, Task, TwoWay
 from soundpost.models.cross_attention import CrossAttentionReranker
@@ -18,6 +18,7 @@ EVERYTHING = ("esc50", "urbansound8k", "both")
 USUAL_LENGTH = 64
 LENGTHS = (16, 32, 64, 128)
 STEPS = (50, 10, 4, 1)
+_DEVELOPMENT_SOUNDS = 150
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,12 @@ class Effort:
 
 @dataclass(frozen=True)
 class Method:
-    """A second stage and how its probabilities are read: to sounds, and to texts."""
+    """A trained second stage in a number of steps, over lists of a length."""
 
-    name: str
+    recipe: Recipe
     reranker: TwoWay
-    how: str
-    to_sounds: Reading = SIMILARITY
-    to_texts: Reading = SIMILARITY
-
-    def reading(self, task: Task) -> Reading:
-        """Return how it is read for a task."""
-        return self.to_texts if task.to_texts else self.to_sounds
+    steps: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,6 @@ class Workshop:
 
     sets: Sets
     effort: Effort
-
-    @property
-    def bench(self) -> Bench:
-        """What keeps judgements."""
-        return Bench(self.sets.kept / "judged")
 
     def folder(self, recipe: Recipe) -> Path:
         """Return where a recipe's weights lie."""
@@ -112,18 +103,18 @@ class Workshop:
         return DiffAtrReranker.load(folder, self.sets.encoder, steps=steps)
 
     def method(self, recipe: Recipe, steps: int = 1, length: int = USUAL_LENGTH) -> Method:
-        """Return a trained second stage, read as was best on the development sets."""
-        reranker, how = self.load(recipe, steps), f"{steps} steps"
-        readings = []
-        for to_texts in (False, True):
-            main, *others = self.development(recipe, to_texts)
-            cases = [self.bench.case(task, reranker, how, length) for task in (main, *others)]
-            readings.append(choose_reading(cases[0], cases[1:]))
-        return Method(recipe.name, reranker, how, readings[0], readings[1])
+        """Return a second stage, trained first if it is not."""
+        return Method(recipe, self.load(recipe, steps), steps, length)
 
-    def case(self, task: Task, method: Method, length: int = USUAL_LENGTH) -> Case:
-        """Let a method judge a task."""
-        return self.bench.case(task, method.reranker, method.how, length)
+    def reading(self, method: Method, to_texts: bool) -> Reading:
+        """Choose how a method is read, on the development sets."""
+        main, *others = self.development(method.recipe, to_texts)
+        return choose_reading(self.case(main, method), [self.case(task, method) for task in others])
+
+    def case(self, task: Task, method: Method) -> Case:
+        """Let a method judge a task, or remember what it said."""
+        bench = Bench(self.sets.kept / "judged")
+        return bench.case(task, method.reranker, f"{method.steps}-steps", method.length)
 
     def development(self, recipe: Recipe, to_texts: bool) -> list[Task]:
         """Return the tasks that a recipe is chosen on: composed scenes first, then clips.
@@ -132,9 +123,10 @@ class Workshop:
         """
         one = recipe.training[0] if len(recipe.training) == 1 else None
         composed = self.sets.measuring("develop", one).data
-        tasks = [Task(f"develop-{one or 'both'}", composed, to_texts)]
+        most = _DEVELOPMENT_SOUNDS
+        tasks = [Task(f"develop-{one or 'both'}", composed, to_texts, most=2 * most)]
         for dataset in (one,) if one else DATASETS:
             for wording in ("prompts", "paraphrases"):
                 data = self.sets.clips(dataset, "develop", wording)
-                tasks.append(Task(f"develop-{dataset}-{wording}", data, to_texts))
+                tasks.append(Task(f"develop-{dataset}-{wording}", data, to_texts, most=most))
         return tasks

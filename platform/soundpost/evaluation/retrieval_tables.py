@@ -90,7 +90,14 @@ class Tables:
         self.workshop = workshop
         self.losses: list[str] = []
         self.gains: dict[str, float] = {}
-        self._methods: dict[tuple[str, int, int], Method] = {}
+        self._readings: dict[tuple[str, int, int, bool], Reading] = {}
+
+    def reading(self, method: Method, to_texts: bool) -> Reading:
+        """Return how a method is read, chosen once."""
+        key = (method.recipe.name, method.steps, method.length, to_texts)
+        if key not in self._readings:
+            self._readings[key] = self.workshop.reading(method, to_texts)
+        return self._readings[key]
 
     def compared(self) -> list[tuple[str, Method]]:
         """Return DiffATR by steps, and the plain reranker."""
@@ -103,7 +110,7 @@ class Tables:
         rows = []
         for name, method in methods:
             case = self.workshop.case(task, method)
-            reading = method.reading(task)
+            reading = self.reading(method, task.to_texts)
             ranked = case.ranked(reading)
             self._note(name, task, case, ranked)
             rows.append(Row(name, ranked, reading))
@@ -219,8 +226,8 @@ class Tables:
         rows = []
         for length in LENGTHS:
             method = self.workshop.method(DIFFATR, 1, length)
-            reading = method.reading(task)
-            ranked = self.workshop.case(task, method, length).ranked(reading)
+            reading = self.reading(method, task.to_texts)
+            ranked = self.workshop.case(task, method).ranked(reading)
             rows.append(Row(f"{length} candidates", ranked, reading))
         return [*lines, *table("list", task.alone(), rows)]
 
