@@ -26,6 +26,7 @@ from torch.nn import functional
 # Tracks are read in standard scores; those beyond this say nothing more, and would overflow.
 _HIGHEST_SCORE = 20.0
 _TRACK_SCALE = 0.3
+_FIRST_GAIN = 0.02
 _FEATURES = 3
 
 
@@ -231,8 +232,9 @@ class ListAttention(nn.Module):
     Calculated so that keys and values need never be made: q . K_i = (W_k^T q) . v_i and a constant
     that softmax drops; sum w_i V_i = W_v(sum w_i v_i + tau).
 
-    [open] W_q and W_k start as multiples of the identity and the last layer as nothing, so that w
-    starts as the softmax of the heads' similarities, and p as w.
+    [open] W_q and W_k start as multiples of the identity, so that w starts as the softmax of the
+    heads' similarities. p_i = MLP + g w_i with a learned g that starts small, where the paper has
+    g = 1: x stands in w, so in 100 p its noise would count 100 w-fold and drown what is known.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -243,14 +245,15 @@ class ListAttention(nn.Module):
         self.out = nn.Linear(dimension, dimension, bias=False)
         self.first = nn.Linear(2 * dimension, 2 * dimension)
         self.last = nn.Linear(2 * dimension, 1)
+        self.gain = nn.Parameter(torch.tensor(_FIRST_GAIN))
 
     @torch.no_grad()
     def start_as_similarity(self, scale: float) -> None:
-        """Let attention begin as the softmax of `scale` times the similarity, and p as attention."""
+        """Let attention begin as the softmax of `scale` times the similarity, p as little else."""
         for layer in (self.query, self.key):
             identity = torch.eye(len(layer.weight), device=layer.weight.device)
             layer.weight.copy_(math.sqrt(scale) * identity)
-        _silent(self.last)
+        self.last.weight.mul_(0.1)
 
     def judge(
         self, query: Tensor, candidates: Tensor, present: Tensor, tau: Tensor, x: Tensor
@@ -265,7 +268,7 @@ class ListAttention(nn.Module):
         context = self.out(self.value(torch.einsum("bn,bnd->bd", w, candidates) + tau))
         of_context, of_candidate = self.first.weight.chunk(2, dim=1)
         hidden = candidates @ of_candidate.T + (context @ of_context.T + self.first.bias)[:, None]
-        p: Tensor = self.last(torch.relu(hidden))[..., 0] + w
+        p: Tensor = self.last(torch.relu(hidden))[..., 0] + self.gain * w
         return p.masked_fill(~present, float("-inf"))
 
 

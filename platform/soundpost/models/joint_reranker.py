@@ -73,6 +73,9 @@ def read_reranker(kind: type[Model], folder: Path, encoder: AudioTextEncoder) ->
     if not weights.is_file():
         raise ModelNotFoundError(folder, "model.safetensors is missing")
     model = read_pretrained(kind, folder, folder)
+    # Weights lie in the mapped file as they come; matrix products round by how memory is aligned.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
     config, spec = model.config, encoder.spec
     trained = (config.encoder_name, config.encoder_revision)
     if trained != (spec.name, spec.revision):

@@ -9,8 +9,8 @@ At the end temperature and weight are fitted to lists of the development set.
 Every phase is seeded by step, and saved: a run that was stopped goes on where it was, to the same
 weights.
 
-[open] in the paper, chosen here: AdamW, rate 1e-3 with warm-up and cosine, heads at 0.3 of the rate
-in phase 2, the map into the joint space at 0.1; 32 texts a batch with 32 more hard negatives;
+[open] in the paper, chosen here: AdamW, rate 1e-3 with warm-up and cosine, heads at 0.3 and
+denoisers at twice the rate in phase 2, the map into the joint space at 0.1; 32 texts a batch with 32 more hard negatives;
 negatives from the encoder's similarity. Losses "generation" and "contrastive" are ablations that
 spend the steps of both phases on the one loss.
 """
@@ -207,7 +207,7 @@ def phases(model: Model, options: DiffAtrOptions) -> tuple[Phase, ...]:
     if options.losses == "contrastive":
         return (Phase("contrastive", both, contrast, rates, size),)
     generate: Loss
-    judges = ((model.text_to_audio, 1.0), (model.audio_to_text, 1.0))
+    judges = ((model.text_to_audio, 2.0), (model.audio_to_text, 2.0))
     generate = Judging(model) if isinstance(model, CrossAttentionModel) else Generation(model)
     if options.losses == "generation":
         recipe: tuple[Phase, ...] = (Phase("generation", both, generate, (*rates, *judges), size),)
@@ -299,7 +299,7 @@ class Generation:
 
     def begin(self) -> None:
         """Let the denoisers start from what the heads know."""
-        scale = float(self.heads.scale.exp())
+        scale = float(self.heads.scale.detach().exp())
         for denoiser in (self.model.text_to_audio, self.model.audio_to_text):
             denoiser.attention.start_as_similarity(scale)
 
@@ -353,7 +353,7 @@ class Judging:
 
     def begin(self) -> None:
         """Let both directions start from what the heads know."""
-        scale = float(self.heads.scale.exp())
+        scale = float(self.heads.scale.detach().exp())
         for attention in (self.model.text_to_audio, self.model.audio_to_text):
             attention.start_as_similarity(scale)
 
