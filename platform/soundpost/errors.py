@@ -269,6 +269,13 @@ class NoRerankerError(RerankerError):
     remedy = "Name a folder in SOUNDPOST_RERANKER, or train one: soundpost train diffatr"
 
 
+class RerankerNotFoundError(RerankerError):
+    """No reranker is there."""
+
+    code = "reranker-not-found"
+    remedy = "Set SOUNDPOST_RERANKER to 'auto', 'off', or a folder with a trained reranker."
+
+
 class RerankerMismatchError(RerankerError):
     """The reranker was made for another encoder."""
 

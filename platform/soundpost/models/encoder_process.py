@@ -1,6 +1,6 @@
-"""An encoder in a process of its own, for programs that must stay light and must not stop.
+"""An encoder and its reranker in a process of their own, for programs that must stay light.
 
-The service answers hundreds of requests at once and holds no model: its encoder lives here. Texts
+The service answers hundreds of requests at once and holds no model: its models live here. Texts
 that wait together are embedded together. A process that dies is started again, and only what it
 had in hand fails.
 """
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundpost.config import Settings
-from soundpost.errors import EncoderUnavailableError, SoundpostError
+from soundpost.errors import EncoderUnavailableError, NoRerankerError, SoundpostError
 from soundpost.models.encoder import (
     AudioEncoding,
     AudioTextEncoder,
@@ -28,6 +29,7 @@ from soundpost.models.encoder import (
     FloatArray,
     TextEncoding,
 )
+from soundpost.models.reranker import Candidates, Reranker, RerankerSpec
 
 # Loading a model from a slow disk takes its time; an answer does not.
 _LOAD_S = 300.0
@@ -106,6 +108,21 @@ class EncoderProcess:
         relevance: FloatArray = self._ask("relevance", text_vectors, similarities)
         return relevance
 
+    def load_reranker(self) -> Reranker:
+        """Return the reranker of the settings, which lives in the same child.
+
+        Waits until it is loaded. Raises what `registry.load_reranker` raises there.
+        """
+        known: _KnownReranker = _wait(self._living().reranker, _LOAD_S)
+        return _RemoteReranker(self, known)
+
+    def joint_probability(
+        self, text: str, similarities: FloatArray, candidates: Candidates
+    ) -> FloatArray:
+        """Judge as the child's reranker does. Raises NoRerankerError where it has none."""
+        probability: FloatArray = self._ask("joint_probability", text, similarities, candidates)
+        return probability
+
     def close(self) -> None:
         """End the child; what waits for it fails."""
         with self._lock:
@@ -129,6 +146,38 @@ class EncoderProcess:
         return _wait(child.ask(next(self._numbers), method, arguments), self._answer_s)
 
 
+@dataclass(frozen=True)
+class _KnownReranker:
+    """What the child says of its reranker."""
+
+    spec: RerankerSpec
+    weight: float
+
+
+class _RemoteReranker:
+    """The reranker of a child."""
+
+    def __init__(self, process: EncoderProcess, known: _KnownReranker) -> None:
+        self._process = process
+        self._known = known
+
+    @property
+    def spec(self) -> RerankerSpec:
+        """Name and revision, and the encoder it belongs to."""
+        return self._known.spec
+
+    @property
+    def weight(self) -> float:
+        """How much the joint probability counts."""
+        return self._known.weight
+
+    def joint_probability(
+        self, text: str, similarities: FloatArray, candidates: Candidates
+    ) -> FloatArray:
+        """Judge as the reranker does."""
+        return self._process.joint_probability(text, similarities, candidates)
+
+
 def _wait(future: Future[Any], patience_s: float) -> Any:
     try:
         return future.result(patience_s)
@@ -141,6 +190,7 @@ class _Child:
 
     def __init__(self, settings: Settings) -> None:
         self.loaded: Future[EncoderSpec] = Future()
+        self.reranker: Future[_KnownReranker] = Future()
         ours, theirs = _CONTEXT.Pipe()
         self._pipe = ours
         self._sending = threading.Lock()
@@ -180,6 +230,7 @@ class _Child:
     def _receive(self) -> None:
         try:
             self._settle(self.loaded, self._pipe.recv())
+            self._settle(self.reranker, self._pipe.recv())
             while True:
                 number, answer = self._pipe.recv()
                 self._settle(self._open.pop(number), answer)
@@ -194,14 +245,15 @@ class _Child:
 
     def _fail_all(self) -> None:
         self._over = True
-        waiting = [self.loaded, *(self._open.pop(number) for number in list(self._open))]
+        asked = [self._open.pop(number) for number in list(self._open)]
+        waiting: list[Future[Any]] = [self.loaded, self.reranker, *asked]
         for future in waiting:
             if not future.done():
                 future.set_exception(EncoderUnavailableError(None, "its process ended"))
 
 
 def _serve(pipe: Connection, settings: Settings) -> None:
-    """Load the encoder and answer until the other end is closed."""
+    """Load the models and answer until the other end is closed."""
     from soundpost.models.registry import load_encoder
 
     try:
@@ -211,12 +263,45 @@ def _serve(pipe: Connection, settings: Settings) -> None:
         pipe.send(_portable(error))
         return
     pipe.send(encoder.spec)
+    reranker = _load_reranker(settings, encoder)
+    pipe.send(reranker if isinstance(reranker, Exception) else _known(reranker))
+    models = _Models(encoder, None if isinstance(reranker, Exception) else reranker)
     try:
         while True:
-            for number, answer in _answers(encoder, _waiting(pipe)):
+            for number, answer in _answers(models, _waiting(pipe)):
                 pipe.send((number, answer))
     except (EOFError, OSError):
         return
+
+
+@dataclass(frozen=True)
+class _Models:
+    """What the child has."""
+
+    encoder: AudioTextEncoder
+    reranker: Reranker | None
+
+    def having(self, method: str) -> AudioTextEncoder | Reranker:
+        """Return the model that has a method."""
+        if method != "joint_probability":
+            return self.encoder
+        if self.reranker is None:
+            raise NoRerankerError
+        return self.reranker
+
+
+def _load_reranker(settings: Settings, encoder: AudioTextEncoder) -> Reranker | Exception:
+    from soundpost.models.registry import load_reranker
+
+    try:
+        return load_reranker(settings, encoder)
+    # The other side says it to those who search; texts are embedded all the same.
+    except Exception as error:  # noqa: BLE001
+        return _portable(error)
+
+
+def _known(reranker: Reranker) -> _KnownReranker:
+    return _KnownReranker(reranker.spec, reranker.weight)
 
 
 def _waiting(pipe: Connection) -> list[_Request]:
@@ -227,31 +312,31 @@ def _waiting(pipe: Connection) -> list[_Request]:
     return requests
 
 
-def _answers(encoder: AudioTextEncoder, requests: list[_Request]) -> list[tuple[int, Any]]:
+def _answers(models: _Models, requests: list[_Request]) -> list[tuple[int, Any]]:
     texts = [request for request in requests if request[1] == "embed_text"]
     others = [request for request in requests if request[1] != "embed_text"]
-    answers = _embed_together(encoder, texts)
+    answers = _embed_together(models, texts)
     for number, method, arguments in others:
-        answers.append((number, _answer(encoder, method, arguments)))
+        answers.append((number, _answer(models, method, arguments)))
     return answers
 
 
-def _embed_together(encoder: AudioTextEncoder, requests: list[_Request]) -> list[tuple[int, Any]]:
+def _embed_together(models: _Models, requests: list[_Request]) -> list[tuple[int, Any]]:
     counts = [len(arguments[0]) for _, _, arguments in requests]
     texts = [text for _, _, arguments in requests for text in arguments[0]]
     if not texts:
-        return [(number, _answer(encoder, method, args)) for number, method, args in requests]
-    vectors = _answer(encoder, "embed_text", (texts,))
+        return [(number, _answer(models, method, args)) for number, method, args in requests]
+    vectors = _answer(models, "embed_text", (texts,))
     if isinstance(vectors, Exception):
         # One of them is at fault: each gets its own answer.
-        return [(number, _answer(encoder, method, args)) for number, method, args in requests]
+        return [(number, _answer(models, method, args)) for number, method, args in requests]
     parts = np.split(vectors, np.cumsum(counts)[:-1])
     return [(request[0], part) for request, part in zip(requests, parts, strict=True)]
 
 
-def _answer(encoder: AudioTextEncoder, method: str, arguments: tuple[Any, ...]) -> Any:
+def _answer(models: _Models, method: str, arguments: tuple[Any, ...]) -> Any:
     try:
-        return getattr(encoder, method)(*arguments)
+        return getattr(models.having(method), method)(*arguments)
     # The caller raises it where it can be understood.
     except Exception as error:  # noqa: BLE001
         return _portable(error)
