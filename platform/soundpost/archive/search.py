@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -258,25 +259,18 @@ def example_from_embedding(embedding_id: int, encoder: AudioTextEncoder, store: 
     return Example(vector, found[0].recording_id, found[0].start_s, found[0].end_s)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """One window that answers a query."""
+class _Found(NamedTuple):
+    """One window that answers a query. A search has thousands of them."""
 
-    span: Span
-    similarity: float
     relevance: float
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Greater is better."""
-        return self.relevance, self.similarity
+    similarity: float
+    span: Span
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(NamedTuple):
     """Windows of a recording that overlap or touch: one hit."""
 
-    windows: tuple[_Found, ...]
+    windows: Sequence[_Found]
     best: _Found
 
     @property
@@ -284,10 +278,14 @@ class _Group:
         """What the second stage is told of it."""
         return Proposal(self.best.span.embedding_id, self.best.similarity)
 
-    @property
-    def order(self) -> tuple[float, float, int]:
-        """Less comes first."""
-        return -self.best.relevance, -self.best.similarity, self.best.span.recording_id
+
+_RANK = itemgetter(0, 1)
+
+
+def _order(group: _Group) -> tuple[float, float, int]:
+    """Less comes first."""
+    best = group.best
+    return -best.relevance, -best.similarity, best.span.recording_id
 
 
 class _SecondStage(Protocol):
@@ -327,11 +325,10 @@ class _Search:
         with self._store.reading() as session:
             allowed = self._allowed(session)
             available = len(self._index) if allowed is None else len(allowed)
-            found = self._widen(session, vector, judge, allowed, available)
-            groups = _merge([item for item in found if item.relevance >= options.min_score])
+            found, groups = self._widen(session, vector, judge, allowed, available)
             verdict = second(session, proposals=[group.proposal for group in groups])
             shown = _reorder(groups, verdict)[: options.k]
-            nearest = [_Group((found[0],), found[0])] if found and not groups else []
+            nearest = [_Group(found[:1], found[0])] if found and not groups else []
             hits = _describe(session, [*shown, *nearest], vector, verdict)
         return SearchResult(
             hits=tuple(hits[: len(shown)]),
@@ -369,15 +366,17 @@ class _Search:
         judge: Judge,
         allowed: IdArray | None,
         available: int,
-    ) -> list[_Found]:
+    ) -> tuple[list[_Found], list[_Group]]:
+        """Return what the index found, best first, and the hits that the relevant of it make."""
         wanted = self._wanted * _OVERSAMPLE
         while True:
             count = min(wanted, available, _MOST_CANDIDATES)
             found = self._find(session, vector, judge, allowed, count)
             relevant = [item for item in found if item.relevance >= self._options.min_score]
-            enough = len(_merge(relevant)) >= self._wanted or len(relevant) < len(found)
+            groups = _merge(relevant)
+            enough = len(groups) >= self._wanted or len(relevant) < len(found)
             if enough or count in (available, _MOST_CANDIDATES):
-                return found
+                return found, groups
             wanted *= 4
 
     def _find(
@@ -398,13 +397,13 @@ class _Search:
         cosines = np.array([scores[span.embedding_id] for span in spans], dtype=np.float32)
         relevances = judge(cosines) if spans else cosines
         found = [
-            _Found(span, cosine, relevance)
+            _Found(relevance, cosine, span)
             for span, cosine, relevance in zip(
                 spans, cosines.tolist(), relevances.tolist(), strict=True
             )
             if not self._is_example(span)
         ]
-        return sorted(found, key=lambda item: item.rank, reverse=True)
+        return sorted(found, key=_RANK, reverse=True)
 
     def _is_example(self, span: Span) -> bool:
         example = self._example
@@ -422,8 +421,8 @@ def _merge(found: Sequence[_Found]) -> list[_Group]:
             rows[-1].append(item)
         else:
             rows.append([item])
-    groups = [_Group(tuple(row), max(row, key=lambda item: item.rank)) for row in rows]
-    return sorted(groups, key=lambda group: group.order)
+    groups = [_Group(row, max(row, key=_RANK)) for row in rows]
+    return sorted(groups, key=_order)
 
 
 def _touches(one: Span, other: Span) -> bool:
@@ -432,9 +431,9 @@ def _touches(one: Span, other: Span) -> bool:
 
 def _reorder(groups: Sequence[_Group], verdict: Verdict) -> list[_Group]:
     """Put what was judged first, by its final score, and leave the rest as it is behind it."""
-    judged = [g for g in groups if g.proposal.embedding_id in verdict.probabilities]
-    others = [g for g in groups if g.proposal.embedding_id not in verdict.probabilities]
-    by_score = sorted(judged, key=lambda group: (-verdict.score(group.proposal), group.order))
+    judged = [g for g in groups if g.best.span.embedding_id in verdict.probabilities]
+    others = [g for g in groups if g.best.span.embedding_id not in verdict.probabilities]
+    by_score = sorted(judged, key=lambda group: (-verdict.score(group.proposal), _order(group)))
     return [*by_score, *others]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -35,6 +36,8 @@ from soundpost.models.reranker import Candidates, Reranker, RerankerSpec
 _LOAD_S = 300.0
 _ANSWER_S = 60.0
 _MOST_TOGETHER = 64
+# The states of one text's tokens take up to 100 kB.
+_REMEMBERED_TEXTS = 64
 # A process of its own, started afresh: one forked from a program with threads may hang.
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -263,9 +266,14 @@ def _serve(pipe: Connection, settings: Settings) -> None:
         pipe.send(_portable(error))
         return
     pipe.send(encoder.spec)
-    reranker = _load_reranker(settings, encoder)
-    pipe.send(reranker if isinstance(reranker, Exception) else _known(reranker))
-    models = _Models(encoder, None if isinstance(reranker, Exception) else reranker)
+    remembering = _RememberingEncoder(encoder)
+    reranker = _load_reranker(settings, remembering)
+    if isinstance(reranker, Exception):
+        pipe.send(reranker)
+        models = _Models(encoder, None)
+    else:
+        pipe.send(_KnownReranker(reranker.spec, reranker.weight))
+        models = _Models(remembering, reranker)
     try:
         while True:
             for number, answer in _answers(models, _waiting(pipe)):
@@ -300,8 +308,46 @@ def _load_reranker(settings: Settings, encoder: AudioTextEncoder) -> Reranker | 
         return _portable(error)
 
 
-def _known(reranker: Reranker) -> _KnownReranker:
-    return _KnownReranker(reranker.spec, reranker.weight)
+class _RememberingEncoder:
+    """An encoder that reads a text once for both stages of a search.
+
+    It reads each by itself: in a batch its numbers would depend, in their last bits, on the others.
+    """
+
+    def __init__(self, encoder: AudioTextEncoder) -> None:
+        self._encoder = encoder
+        self._read = lru_cache(_REMEMBERED_TEXTS)(lambda text: encoder.encode_text([text]))
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What the encoder is."""
+        return self._encoder.spec
+
+    def encode_audio(
+        self, waves: FloatArray, lengths: NDArray[np.int64] | None = None
+    ) -> AudioEncoding:
+        """Encode as the encoder does."""
+        return self._encoder.encode_audio(waves, lengths)
+
+    def embed_audio(
+        self, waves: FloatArray, lengths: NDArray[np.int64] | None = None
+    ) -> FloatArray:
+        """Embed as the encoder does."""
+        return self._encoder.embed_audio(waves, lengths)
+
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        """Embed as the encoder does, one text after the other."""
+        if not texts:
+            return self._encoder.embed_text(texts)
+        return np.concatenate([self._read(text).embedding for text in texts])
+
+    def encode_text(self, texts: Sequence[str]) -> TextEncoding:
+        """Encode as the encoder does; a single text may be known."""
+        return self._read(texts[0]) if len(texts) == 1 else self._encoder.encode_text(texts)
+
+    def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
+        """Judge as the encoder does."""
+        return self._encoder.relevance(text_vectors, similarities)
 
 
 def _waiting(pipe: Connection) -> list[_Request]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +62,7 @@ class EmbeddingDetail:
     duration_s: float | None
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Where the window of an embedding lies: seconds from the start of its recording."""
 
     embedding_id: int
@@ -235,10 +234,12 @@ def spans(session: Session, ids: Sequence[int] | IdArray) -> list[Span]:
     statement = select(Embedding.id, Window.recording_id, Window.start_s, Window.end_s)
     statement = statement.join(Window, Window.id == Embedding.window_id)
     found: dict[int, Span] = {}
+    # Thousands of rows: past the session, which would make an object of each.
+    connection = session.connection()
     for first in range(0, len(wanted), _IDS_A_QUERY):
         part = wanted[first : first + _IDS_A_QUERY]
-        for row in session.execute(statement.where(Embedding.id.in_(part))):
-            found[row[0]] = Span(*row)
+        rows = connection.execute(statement.where(Embedding.id.in_(part))).all()
+        found.update((row[0], Span._make(row)) for row in rows)
     return [found[embedding_id] for embedding_id in wanted if embedding_id in found]
 
 
@@ -248,7 +249,8 @@ def around(session: Session, ids: Sequence[int], reach_s: float) -> Surroundings
     They are of the same recording and model, and the embedding's own is one of them. At most some
     thousand ids; those of deleted embeddings have no rows.
     """
-    rows = session.execute(_around_statement(reach_s).where(_CENTRE.id.in_(list(ids)))).all()
+    statement = _around_statement(reach_s).where(_CENTRE.id.in_(list(ids)))
+    rows = session.connection().execute(statement).all()
     vectors = decode_vectors([row.vector for row in rows]) if rows else np.zeros((0, 1), np.float32)
     blobs, dimension = [row.frames for row in rows], vectors.shape[1]
     return Surroundings(
