@@ -167,6 +167,15 @@ def test_its_reranker_answers_to_the_bit_as_it_does_here(
         )
 
 
+def test_texts_are_the_same_beside_a_reranker(reranking: EncoderProcess) -> None:
+    here, texts = ToneEncoder(), ["440 Hz", "a low hum", "440 Hz", ""]
+    for _ in range(2):
+        np.testing.assert_array_equal(reranking.embed_text(texts), here.embed_text(texts))
+    assert reranking.embed_text([]).shape == (0, here.spec.dimension)
+    encoded = reranking.encode_text(["440 Hz before noise"])
+    np.testing.assert_array_equal(encoded.tokens, here.encode_text(["440 Hz before noise"]).tokens)
+
+
 def test_errors_of_its_reranker_are_raised_here(reranking: EncoderProcess) -> None:
     cosines, candidates = sounds(3)
     there = reranking.load_reranker()

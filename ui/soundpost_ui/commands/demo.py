@@ -69,8 +69,12 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def _settings(folder: Path) -> Settings:
-    """Return the user's settings with a home of the demo's own, whatever theirs is."""
-    changes = {"home": folder / "home", "database_url": "", "objects_url": ""}
+    """Return the user's settings with a home of the demo's own, whatever theirs is.
+
+    Who comes to see reranking does not mind a second, and the machine may be busy.
+    """
+    places = {"home": folder / "home", "database_url": "", "objects_url": ""}
+    changes = {**places, "rerank_budget_s": 5.0}
     return load_settings().model_copy(update=changes)
 
 
