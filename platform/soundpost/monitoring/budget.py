@@ -226,26 +226,40 @@ def _blocks(drawn: Sequences) -> IdArray:
 
 
 def _lines(drawn: Sequences, bets: DoubleArray, rng: np.random.Generator) -> list[Line]:
-    """The line of all blocks, then those of resampled ones."""
+    """The line of all blocks, then those of resampled ones, counted side by side."""
     blocks = _blocks(drawn)
-    lines = [_line(drawn, bets, blocks, _STEPS, rng)]
-    for _ in range(_REPLICATES):
-        lines.append(_line(drawn, bets, rng.choice(blocks, len(blocks)), _REPLICATE_STEPS, rng))
-    return lines
+    whole = _line(drawn, bets, blocks, _STEPS, rng)
+    rows = [
+        _draw(drawn, rng.choice(blocks, len(blocks)), _REPLICATE_STEPS, rng)
+        for _ in range(_REPLICATES)
+    ]
+    return [whole, *_count_lines(drawn, bets, rows)]
 
 
 def _line(
     drawn: Sequences, bets: DoubleArray, blocks: IdArray, steps: int, rng: np.random.Generator
 ) -> Line:
-    rows = _draw(drawn, blocks, steps, rng)
+    return _count_lines(drawn, bets, [_draw(drawn, blocks, steps, rng)])[0]
+
+
+def _count_lines(drawn: Sequences, bets: DoubleArray, rows: list[IdArray]) -> list[Line]:
+    """One line for each of rows [steps, chains]."""
     step_s = float(drawn.durations_s.mean())
     # Evidence of chance alone hardly grows beyond the time that it had.
-    thresholds = np.geomspace(3.0 * step_s, steps * step_s / 3.0, _GRID)
-    alarms = count_alarms(bets, drawn.durations_s, rows, thresholds)
-    total_s = float(drawn.durations_s[rows].sum())
-    points = max(int((alarms >= _FEWEST_ALARMS).cumprod().sum()), 2)
-    log_times = np.log(total_s / np.maximum(alarms[:points], 1.0))
-    log_thresholds = np.log(thresholds[:points])
+    thresholds = np.geomspace(3.0 * step_s, len(rows[0]) * step_s / 3.0, _GRID)
+    alarms = count_alarms(bets, drawn.durations_s, np.hstack(rows), thresholds)
+    return [
+        _fit_line(thresholds, counts, float(drawn.durations_s[some].sum()))
+        for some, counts in zip(rows, np.hsplit(alarms, len(rows)), strict=True)
+    ]
+
+
+def _fit_line(thresholds_s: DoubleArray, alarms: DoubleArray, total_s: float) -> Line:
+    """The line through alarms [G, chains] counted at thresholds [G]."""
+    counts = alarms.sum(axis=1)
+    points = max(int((counts >= _FEWEST_ALARMS).cumprod().sum()), 2)
+    log_times = np.log(total_s / np.maximum(counts[:points], 1.0))
+    log_thresholds = np.log(thresholds_s[:points])
     return Line(log_thresholds, log_times, _slope(log_thresholds, log_times))
 
 
@@ -274,19 +288,21 @@ def _draw(drawn: Sequences, blocks: IdArray, steps: int, rng: np.random.Generato
 def count_alarms(
     bets: DoubleArray, durations_s: DoubleArray, rows: IdArray, thresholds_s: DoubleArray
 ) -> DoubleArray:
-    """Count the alarms [G] at thresholds [G] over rows [steps, chains]; each alarm begins anew.
+    """Count alarms [G, chains] at thresholds [G] over rows [steps, chains]; each begins anew.
 
     bets: [N, K], durations_s: [N] of the windows that rows name.
     """
-    evidence = np.zeros((len(thresholds_s), rows.shape[1], bets.shape[1]))
-    alarms = np.zeros(len(thresholds_s))
+    # [K, G, chains]: sums over a short last axis take most of the time.
+    evidence = np.zeros((bets.shape[1], len(thresholds_s), rows.shape[1]))
+    alarms = np.zeros(evidence.shape[1:])
     limits = thresholds_s[:, None]
+    by_bet = np.ascontiguousarray(bets.T)[:, None]
     for row in rows:
-        evidence = gather(evidence, bets[row], durations_s[row][:, None])
-        fired = evidence.mean(axis=2) >= limits
+        evidence = gather(evidence, by_bet[..., row], durations_s[row])
+        fired = evidence.sum(axis=0) / len(evidence) >= limits
         if fired.any():
-            alarms += fired.sum(axis=1)
-            evidence[fired] = 0.0
+            alarms += fired
+            evidence[:, fired] = 0.0
     return alarms
 
 
