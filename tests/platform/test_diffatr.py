@@ -26,9 +26,8 @@ from soundpost.models.diffatr import (
     DiffAtrReranker,
     PreparedDenoiser,
     TextToAudioDenoiser,
-    step_encoding,
 )
-from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads
+from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, sinusoids
 from soundpost.models.joint_reranker import JointReranker
 from soundpost.models.placeholder import ToneEncoder
 from soundpost.models.reranker import Candidates, Reranker
@@ -111,7 +110,7 @@ def test_the_denoiser_follows_the_equations() -> None:
     t, v = torch.randn(32, generator=rng), torch.randn(5, 32, generator=rng)
     x, k = torch.randn(5, generator=rng), 17
     a, layer = denoiser.attention, denoiser.embed_step
-    tau = layer[2](functional.silu(layer[0](step_encoding(torch.tensor([k]), 32))))[0]
+    tau = layer[2](functional.silu(layer[0](sinusoids(torch.tensor([k]), 32))))[0]
     q = a.query.weight @ (t + tau)
     keys = torch.stack([a.key.weight @ (v_i + tau) for v_i in v])
     values = torch.stack([a.value.weight @ (v_i + tau) for v_i in v])

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -25,7 +24,7 @@ from transformers import PreTrainedModel
 from soundpost.errors import InvalidValueError
 from soundpost.models.diffusion import DdimSampler, DdpmSampler, Noise, SeededNoise, cosine_schedule
 from soundpost.models.encoder import AudioTextEncoder
-from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, ListAttention
+from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, ListAttention, sinusoids
 from soundpost.models.joint_reranker import JointConfig, JointReranker, read_reranker
 
 __all__ = [
@@ -85,7 +84,7 @@ class Denoiser(PreTrainedModel):
 
     def tau(self, steps: Tensor) -> Tensor:
         """Return the embedding [B, D] of steps [B]."""
-        embedding = step_encoding(steps, self.attention.query.in_features)
+        embedding = sinusoids(steps, self.attention.query.in_features)
         tau: Tensor = self.embed_step(embedding)
         return tau
 
@@ -102,14 +101,6 @@ class TextToAudioDenoiser(Denoiser):
 
 class AudioToTextDenoiser(Denoiser):
     """Which text a sound means: the query is a sound, the candidates are texts."""
-
-
-def step_encoding(steps: Tensor, width: int) -> Tensor:
-    """Return sinusoidal encodings [B, width] of steps [B] (Vaswani et al. 2017)."""
-    half = (width + 1) // 2
-    rates = torch.exp(-np.log(10_000.0) * torch.arange(half, device=steps.device) / half)
-    angles = steps[:, None].float() * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
 
 
 class DiffAtrModel(PreTrainedModel):

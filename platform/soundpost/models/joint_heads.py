@@ -85,6 +85,10 @@ class TextHead(nn.Module):
         """Read B texts; tokens past lengths [B] do not count."""
         mask = _valid(lengths.clamp(min=1), tokens.shape[1])
         states = self.widen(functional.layer_norm(tokens, tokens.shape[-1:]))
+        # Most text towers have told their states where they stand, but not all.
+        states = states + sinusoids(
+            torch.arange(tokens.shape[1], device=tokens.device), states.shape[2]
+        )
         states = self.norm(self.layers(states, src_key_padding_mask=~mask))
         share = mask[..., None] / mask.sum(1)[:, None, None]
         context = (states * share).sum(1)
@@ -255,6 +259,14 @@ class ListAttention(nn.Module):
         hidden = candidates @ of_candidate.T + (context @ of_context.T + self.first.bias)[:, None]
         p: Tensor = self.last(torch.relu(hidden))[..., 0] + w
         return p.masked_fill(~present, float("-inf"))
+
+
+def sinusoids(numbers: Tensor, width: int) -> Tensor:
+    """Return sinusoidal encodings [B, width] of numbers [B] (Vaswani et al. 2017)."""
+    half = (width + 1) // 2
+    rates = torch.exp(-math.log(10_000.0) * torch.arange(half, device=numbers.device) / half)
+    angles = numbers[:, None].float() * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
 
 
 def _silent(layer: nn.Linear) -> nn.Linear:

@@ -48,6 +48,7 @@ from soundpost.models.diffusion import DdimSampler, cosine_schedule
 from soundpost.models.encoder import EncoderSpec
 from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, SoundView, TextView
 from soundpost.models.joint_reranker import JointReranker
+from soundpost.models.pretrained import quietly
 from soundpost.models.retrieval_set import RetrievalSet
 from soundpost.training.checkpoint import load_checkpoint, save_checkpoint
 from soundpost.training.fit_reading import fit_reading
@@ -469,4 +470,5 @@ def _report(phase: Phase, step: int, parts: dict[str, Tensor]) -> None:
 def save_model(model: Model, out: Path) -> None:
     """Write weights in half precision and the config; the model itself stays as it is."""
     state = {name: value.half() for name, value in model.state_dict().items()}
-    model.save_pretrained(out, state_dict=state)
+    with quietly():
+        model.save_pretrained(out, state_dict=state)

@@ -17,8 +17,8 @@ from soundpost.models.joint_reranker import JointConfig, JointReranker
 from soundpost.models.reranker import Candidates
 from soundpost.models.retrieval_set import RetrievalSet
 
-TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-WEIGHTS = (0.0, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 5.0, 20.0)
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+WEIGHTS = (0.0, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 5.0, 20.0, 100.0)
 LIST_LENGTH = 64
 MOST_LISTS = 600
 

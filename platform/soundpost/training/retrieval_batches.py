@@ -20,6 +20,8 @@ from soundpost.models.retrieval_set import RetrievalSet
 # How many of the most similar wrong sounds of each text are drawn from.
 HARD_POOL = 48
 _GROUP = 4
+# Two in five draws are of the three hardest of 48.
+_HARDNESS = 3
 _CHUNK = 512
 
 
@@ -81,7 +83,7 @@ class BatchSampler:
         """Draw a batch: positives are drawn anew each time among what a text is true of."""
         rows = self._texts(rng, texts)
         own = [int(rng.choice(self.data.relevant[row])) for row in rows]
-        hard = [int(rng.choice(self.hard[rng.choice(rows)])) for _ in range(extra_sounds)]
+        hard = [self._hard(rng, int(rng.choice(rows))) for _ in range(extra_sounds)]
         columns = rng.permutation(np.unique(own + hard))
         place = {int(sound): column for column, sound in enumerate(columns)}
         return self._batch(np.array(rows), columns, np.array([place[sound] for sound in own]))
@@ -93,10 +95,15 @@ class BatchSampler:
         while len(chosen) < count:
             seed = int(rng.choice(self.rows))
             chosen[seed] = None
-            for sound in rng.choice(self.hard[seed], _GROUP - 1):
-                texts = self.texts_of[sound]
+            for _ in range(_GROUP - 1):
+                texts = self.texts_of[self._hard(rng, seed)]
                 chosen[int(rng.choice(texts if texts else self.rows))] = None
         return list(chosen)[:count]
+
+    def _hard(self, rng: np.random.Generator, row: int) -> int:
+        """Draw a hard negative of a text, the hardest most often."""
+        pool = self.hard[row]
+        return int(pool[int(len(pool) * rng.random() ** _HARDNESS)])
 
     def _batch(
         self, rows: NDArray[np.int64], columns: NDArray[np.int64], own: NDArray[np.int64]
@@ -127,7 +134,7 @@ class BatchSampler:
 def hardest_sounds(data: RetrievalSet, count: int) -> NDArray[np.int64]:
     """Return for each text the sounds [Q, count] most similar to it that it is not true of.
 
-    A set with fewer wrong sounds than `count` gives as many as there are, right ones behind them.
+    The hardest come first. Where fewer sounds than `count` are wrong, right ones come behind them.
     """
     vectors, sounds = data.texts.vectors, data.sounds.vectors
     count = min(count, len(sounds))
@@ -136,5 +143,7 @@ def hardest_sounds(data: RetrievalSet, count: int) -> NDArray[np.int64]:
         similar = vectors[start : start + _CHUNK] @ sounds.T
         for row, line in enumerate(similar, start):
             line[data.relevant[row]] = -np.inf
-        hardest[start : start + _CHUNK] = np.argpartition(-similar, count - 1, axis=1)[:, :count]
+        top = np.argpartition(-similar, count - 1, axis=1)[:, :count]
+        inside = np.argsort(-np.take_along_axis(similar, top, 1), axis=1, kind="stable")
+        hardest[start : start + _CHUNK] = np.take_along_axis(top, inside, 1)
     return hardest
