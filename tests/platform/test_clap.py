@@ -243,6 +243,20 @@ def test_more_texts_than_a_batch_keep_their_order(encoder: ClapEncoder) -> None:
     np.testing.assert_allclose(vectors[-1:], encoder.embed_text(texts[-1:]), atol=1e-5)
 
 
+def test_token_states_come_with_the_vectors(encoder: ClapEncoder) -> None:
+    texts = ["rain", "", *(f"sound number {n}" for n in range(70)), "word " * 200]
+    encoding = encoder.encode_text(texts)
+    np.testing.assert_allclose(encoding.embedding, encoder.embed_text(texts), atol=1e-6)
+    assert encoding.tokens.shape == (73, encoding.lengths.max(), encoder.spec.token_width)
+    assert np.isfinite(encoding.tokens).all()
+    for row, length in zip(encoding.tokens, encoding.lengths, strict=True):
+        assert row[:length].any(axis=-1).all()
+        assert not row[length:].any()
+    alone = encoder.encode_text(texts[:1])
+    np.testing.assert_allclose(alone.tokens[0], encoding.tokens[0, : alone.lengths[0]], atol=1e-5)
+    assert encoder.encode_text([]).tokens.shape == (0, 0, encoder.spec.token_width)
+
+
 def test_half_precision_weights_are_computed_in_single(broken: Path) -> None:
     def halve(weights: dict[str, torch.Tensor]) -> None:
         for name, tensor in weights.items():

@@ -139,6 +139,19 @@ def test_texts_are_unit_distinct_and_free_of_their_neighbours(encoder: CompactEn
     assert encoder.embed_text([]).shape == (0, 16)
 
 
+def test_token_states_tell_the_order_of_words(encoder: CompactEncoder) -> None:
+    texts = ["dog rain", "rain dog falls"]
+    encoding = encoder.encode_text(texts)
+    assert np.allclose(encoding.embedding, encoder.embed_text(texts), atol=1e-6)
+    assert encoder.spec.token_width == 12
+    assert encoding.tokens.shape == (2, 5, 12)
+    assert encoding.lengths.tolist() == [4, 5]
+    assert not encoding.tokens[0, 4:].any()
+    assert not np.allclose(encoding.tokens[0, 1], encoding.tokens[1, 2], atol=1e-2)
+    assert np.allclose(encoder.encode_text(texts[:1]).tokens, encoding.tokens[:1, :4], atol=1e-5)
+    assert encoder.encode_text([]).tokens.shape == (0, 0, 12)
+
+
 def test_relevance_is_a_probability_that_grows_with_similarity(encoder: CompactEncoder) -> None:
     texts = encoder.embed_text(["dog", "rain"])
     similarities = np.tile(np.linspace(-1, 1, 9, dtype=np.float32), (2, 1))

@@ -40,6 +40,9 @@ def test_it_answers_as_the_encoder_does(remote: EncoderProcess) -> None:
     np.testing.assert_array_equal(remote.embed_audio(wave), here.embed_audio(wave))
     texts = ["440 Hz", "a low hum"]
     np.testing.assert_array_equal(remote.embed_text(texts), here.embed_text(texts))
+    far, near = remote.encode_text(texts), here.encode_text(texts)
+    np.testing.assert_array_equal(far.tokens, near.tokens)
+    np.testing.assert_array_equal(far.lengths, near.lengths)
     queries, similarity = here.embed_text(texts), np.array([[0.1, 0.9], [0.5, 0.2]], np.float32)
     np.testing.assert_array_equal(
         remote.relevance(queries, similarity), here.relevance(queries, similarity)

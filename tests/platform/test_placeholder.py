@@ -131,3 +131,14 @@ def test_audio_without_a_batch_axis_is_refused_by_its_shape() -> None:
 def test_it_needs_no_torch() -> None:
     code = "import soundpost.models.placeholder, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_each_word_and_frequency_is_a_token_in_its_place() -> None:
+    encoding = ENCODER.encode_text(["440 hz before noise", "", "noise before 440hz"])
+    assert encoding.lengths.tolist() == [3, 1, 3]
+    assert encoding.tokens.shape == (3, 3, ENCODER.spec.token_width)
+    np.testing.assert_array_equal(encoding.tokens[0], encoding.tokens[2, ::-1])
+    np.testing.assert_array_equal(encoding.tokens[0, 2], ENCODER.embed_text(["noise"])[0])
+    np.testing.assert_array_equal(encoding.embedding[0], encoding.embedding[2])
+    assert not encoding.tokens[1, 1:].any()
+    assert ENCODER.encode_text([]).tokens.shape == (0, 0, 32)

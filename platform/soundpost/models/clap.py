@@ -17,7 +17,7 @@ from transformers import ClapFeatureExtractor, ClapModel
 
 from soundpost.errors import BrokenCheckpointError, InvalidValueError
 from soundpost.models.clap_checkpoint import Checkpoint, non_finite_weight, read_checkpoint
-from soundpost.models.encoder import AudioEncoding, EncoderSpec, FloatArray
+from soundpost.models.encoder import AudioEncoding, EncoderSpec, FloatArray, TextEncoding
 
 _FLOOR = 1e-10
 _TEXT_BATCH = 64
@@ -92,6 +92,7 @@ class ClapEncoder:
             sample_rate_hz=int(checkpoint.extractor.sampling_rate),
             window_s=window_s,
             hop_s=window_s,
+            token_width=checkpoint.text_config.hidden_size,
         )
 
     @classmethod
@@ -151,13 +152,28 @@ class ClapEncoder:
         """Embed mono windows [B, N] to unit vectors [B, D]."""
         return self.encode_audio(waves, lengths).embedding
 
-    @torch.inference_mode()
     def embed_text(self, texts: Sequence[str]) -> FloatArray:
         """Embed texts to unit vectors [len(texts), D]; what passes the model's length is cut."""
+        return self.encode_text(texts).embedding
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> TextEncoding:
+        """Embed texts and keep the text tower's last hidden states [B, L, W] of their tokens."""
         batches = [texts[i : i + _TEXT_BATCH] for i in range(0, len(texts), _TEXT_BATCH)]
-        vectors = [self._embed_text_batch(list(batch)) for batch in batches]
-        empty = np.zeros((0, self._spec.dimension), dtype=np.float32)
-        return np.concatenate(vectors) if vectors else empty
+        parts = [self._encode_text_batch(list(batch)) for batch in batches]
+        longest = max((part.tokens.shape[1] for part in parts), default=0)
+        dimension, width = self._spec.dimension, self._spec.token_width
+        empty = TextEncoding(
+            np.zeros((0, dimension), np.float32),
+            np.zeros((0, longest, width), np.float32),
+            np.zeros(0, np.int64),
+        )
+        parts = [empty, *parts]
+        return TextEncoding(
+            embedding=np.concatenate([part.embedding for part in parts]),
+            tokens=np.concatenate([_padded(part.tokens, longest) for part in parts]),
+            lengths=np.concatenate([part.lengths for part in parts]),
+        )
 
     def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
         """Apply the checkpoint's logistic (calibration.json, or the default) to cosines [Q, K]."""
@@ -165,7 +181,7 @@ class ClapEncoder:
         logits = curve.slope * np.asarray(similarities, dtype=np.float64) + curve.offset
         return np.asarray(1.0 / (1.0 + np.exp(-logits)), dtype=np.float32)
 
-    def _embed_text_batch(self, texts: list[str]) -> FloatArray:
+    def _encode_text_batch(self, texts: list[str]) -> TextEncoding:
         tokenizer = self._checkpoint.tokenizer
         tokens = tokenizer(
             texts,
@@ -174,10 +190,13 @@ class ClapEncoder:
             max_length=self._checkpoint.text_tokens,
             return_tensors="pt",
         ).to(self._device)
-        output = self._model.get_text_features(
-            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        mask = tokens["attention_mask"]
+        output = self._model.get_text_features(input_ids=tokens["input_ids"], attention_mask=mask)
+        return TextEncoding(
+            embedding=_numpy(output.pooler_output),
+            tokens=_numpy(output.last_hidden_state * mask[..., None]),
+            lengths=mask.sum(1).cpu().numpy(),
         )
-        return _numpy(output.pooler_output)
 
     def _filled(self, waves: FloatArray, lengths: NDArray[np.int64] | None) -> Tensor:
         """Cut each row to its length and fill it to one whole window: [B, window_samples]."""
@@ -203,6 +222,11 @@ def _fill(row: FloatArray, wave: FloatArray, padding: str) -> None:
     times = {"repeatpad": row.size // wave.size, "repeat": -(-row.size // wave.size)}
     repeated = np.tile(wave, times.get(padding, 1))[: row.size]
     row[: repeated.size] = repeated
+
+
+def _padded(tokens: FloatArray, length: int) -> FloatArray:
+    """Fill tokens [B, L, W] with zeros to [B, length, W]."""
+    return np.pad(tokens, ((0, 0), (0, length - tokens.shape[1]), (0, 0)))
 
 
 def _numpy(tensor: Tensor) -> FloatArray:

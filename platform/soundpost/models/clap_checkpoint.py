@@ -67,9 +67,14 @@ class Checkpoint:
         return cast(ClapAudioConfig, self.model.config.audio_config)
 
     @property
+    def text_config(self) -> ClapTextConfig:
+        """The dimensions of the text tower."""
+        return cast(ClapTextConfig, self.model.config.text_config)
+
+    @property
     def text_tokens(self) -> int:
         """The longest text, in tokens; RoBERTa counts positions from past its padding index."""
-        config = cast(ClapTextConfig, self.model.config.text_config)
+        config = self.text_config
         return min(config.max_position_embeddings - 2, int(self.tokenizer.model_max_length))
 
 

@@ -27,7 +27,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from soundpost.audio.features import LogMel, LogMelSpec
 from soundpost.errors import ModelNotFoundError
 from soundpost.models.allocator import keep_freed_memory
-from soundpost.models.encoder import AudioEncoding, EncoderSpec, FloatArray
+from soundpost.models.encoder import AudioEncoding, EncoderSpec, FloatArray, TextEncoding
 from soundpost.models.pretrained import read_pretrained
 
 # (channels out, stride); a patch of 96 frames is 6 steps long before the last stride, 3 after it.
@@ -275,13 +275,21 @@ class TextTower(nn.Module):
             nn.Linear(width, config.hidden), nn.GELU(), nn.Linear(config.hidden, config.dimension)
         )
 
-    def sentence(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return unit sentence vectors [B, width] of ids [B, L], mask [B, L] true where valid."""
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return token states [B, L, width] of ids [B, L], mask [B, L] true where valid."""
         steps = torch.arange(ids.shape[1], device=ids.device)
         x = self.norm(self.widen(self.words(ids)) + self.positions(steps))
-        x = self.layers(x, src_key_padding_mask=~mask)
-        weight = mask[..., None].to(x.dtype)
-        return functional.normalize((x * weight).sum(1) / weight.sum(1), dim=-1)
+        states: Tensor = self.layers(x, src_key_padding_mask=~mask)
+        return states
+
+    def pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return unit sentence vectors [B, width] of token states [B, L, width]."""
+        weight = mask[..., None].to(states.dtype)
+        return functional.normalize((states * weight).sum(1) / weight.sum(1), dim=-1)
+
+    def sentence(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return unit sentence vectors [B, width] of ids [B, L], mask [B, L] true where valid."""
+        return self.pool(self.states(ids, mask), mask)
 
     def into_joint(self, sentences: Tensor) -> Tensor:
         """Map sentence vectors [B, width] to unit vectors [B, D] of the joint space."""
@@ -340,6 +348,7 @@ class CompactEncoder:
             window_s=config.window_s,
             hop_s=config.hop_s,
             tag_labels=tuple(config.tag_labels),
+            token_width=config.text_width,
         )
 
     @classmethod
@@ -405,11 +414,24 @@ class CompactEncoder:
         """Embed texts to unit vectors [len(texts), D]."""
         if not texts:
             return np.zeros((0, self._spec.dimension), np.float32)
-        encodings = self.tokenizer.encode_batch(list(texts))
-        ids = torch.tensor([encoding.ids for encoding in encodings], device=self.device)
-        mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=self.device)
         with torch.inference_mode():
-            return _to_numpy(self.model.text(ids, mask.bool()))
+            return _to_numpy(self.model.text(*self._tokens(texts)))
+
+    def encode_text(self, texts: Sequence[str]) -> TextEncoding:
+        """Embed texts and keep the transformer's states [B, L, text_width] of their tokens."""
+        if not texts:
+            nothing = np.zeros((0, 0, self._spec.token_width), np.float32)
+            return TextEncoding(self.embed_text(texts), nothing, np.zeros(0, np.int64))
+        ids, mask = self._tokens(texts)
+        tower = self.model.text
+        with torch.inference_mode():
+            states = tower.states(ids, mask)
+            embedding = tower.into_joint(tower.pool(states, mask))
+        return TextEncoding(
+            embedding=_to_numpy(embedding),
+            tokens=_to_numpy(states * mask[..., None]),
+            lengths=mask.sum(1).cpu().numpy(),
+        )
 
     def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
         """Turn cosines [Q, K] of queries [Q, D] into calibrated probabilities [Q, K]."""
@@ -417,6 +439,13 @@ class CompactEncoder:
         z = self.standard_scores(text_vectors, similarities)
         logits = by_z * z + by_cosine * similarities + offset
         return np.asarray(1.0 / (1.0 + np.exp(-logits)), np.float32)
+
+    def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return ids [B, L] and mask [B, L], true where a token is."""
+        encodings = self.tokenizer.encode_batch(list(texts))
+        ids = torch.tensor([encoding.ids for encoding in encodings], device=self.device)
+        mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=self.device)
+        return ids, mask.bool()
 
     def standard_scores(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
         """Say by how many standard deviations cosines [Q, K] stand out from audio in general."""

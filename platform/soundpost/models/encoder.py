@@ -21,6 +21,7 @@ class EncoderSpec:
     """What an encoder is: enough to make its `models` row and to cut its windows.
 
     `revision` names the exact weights; two encoders with equal revision give equal vectors.
+    `token_width` is how wide the states are that `encode_text` gives of each token of a text.
     """
 
     name: str
@@ -30,6 +31,7 @@ class EncoderSpec:
     window_s: float
     hop_s: float
     tag_labels: tuple[str, ...] = ()
+    token_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,20 @@ class AudioEncoding:
     frames: FloatArray
     frame_hop_s: float
     tags: FloatArray | None
+
+
+@dataclass(frozen=True)
+class TextEncoding:
+    """What an encoder says of a batch of texts.
+
+    embedding: [B, D] unit norm, as `embed_text` gives it. tokens: [B, L, W], W = spec.token_width,
+    the text tower's states before they are pooled, zero past lengths [B]: they still tell "A before
+    B" from "B before A", which the pooled vector hardly does.
+    """
+
+    embedding: FloatArray
+    tokens: FloatArray
+    lengths: NDArray[np.int64]
 
 
 @runtime_checkable
@@ -72,6 +88,10 @@ class AudioTextEncoder(Protocol):
 
     def embed_text(self, texts: Sequence[str]) -> FloatArray:
         """Embed texts to unit vectors [len(texts), D]."""
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> TextEncoding:
+        """Embed texts and keep the states of their tokens."""
         ...
 
     def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 from soundpost.config import Settings
 from soundpost.errors import EncoderUnavailableError, SoundpostError
-from soundpost.models.encoder import AudioEncoding, AudioTextEncoder, EncoderSpec, FloatArray
+from soundpost.models.encoder import (
+    AudioEncoding,
+    AudioTextEncoder,
+    EncoderSpec,
+    FloatArray,
+    TextEncoding,
+)
 
 # Loading a model from a slow disk takes its time; an answer does not.
 _LOAD_S = 300.0
@@ -89,6 +95,11 @@ class EncoderProcess:
         """Embed as the encoder does; texts of several callers share a batch."""
         vectors: FloatArray = self._ask("embed_text", list(texts))
         return vectors
+
+    def encode_text(self, texts: Sequence[str]) -> TextEncoding:
+        """Encode as the encoder does."""
+        encoding: TextEncoding = self._ask("encode_text", list(texts))
+        return encoding
 
     def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
         """Judge as the encoder does."""

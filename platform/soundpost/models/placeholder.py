@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundpost.errors import InvalidValueError
-from soundpost.models.encoder import AudioEncoding, EncoderSpec, FloatArray
+from soundpost.models.encoder import AudioEncoding, EncoderSpec, FloatArray, TextEncoding
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_S = 4.0
@@ -42,6 +42,7 @@ _RELEVANCE_SLOPE = 20.0
 _RELEVANCE_MIDPOINT = 0.6
 
 _FREQUENCY = re.compile(r"(\d+(?:\.\d+)?)\s*(k?)hz\b")
+_TOKEN = re.compile(r"\d+(?:\.\d+)?\s*k?hz\b|\S+")
 _NOISE_WORDS = re.compile(r"\bnois[ey]\b")
 _SILENCE_WORDS = re.compile(r"\b(silence|silent)\b")
 
@@ -63,6 +64,7 @@ class ToneEncoder:
             window_s=WINDOW_S,
             hop_s=HOP_S,
             tag_labels=TAGS,
+            token_width=DIMENSION,
         )
 
     def encode_audio(
@@ -88,6 +90,15 @@ class ToneEncoder:
     def embed_text(self, texts: Sequence[str]) -> FloatArray:
         """Embed texts to unit vectors [len(texts), 32]; unknown ones are orthogonal to audio."""
         return _stack([_read(text) for text in texts], (DIMENSION,))
+
+    def encode_text(self, texts: Sequence[str]) -> TextEncoding:
+        """Embed texts, and each word or frequency of them as if it stood alone: [B, L, 32]."""
+        words = [_TOKEN.findall(text.casefold()) or [""] for text in texts]
+        lengths = np.array([len(row) for row in words], dtype=np.int64)
+        tokens = np.zeros((len(texts), max(lengths, default=0), DIMENSION), dtype=np.float32)
+        for row, own in zip(tokens, words, strict=True):
+            row[: len(own)] = [_read(word) for word in own]
+        return TextEncoding(self.embed_text(texts), tokens, lengths)
 
     def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
         """Logistic of the cosines [Q, K]: one half at 0.6, about 0.4 octaves off pitch."""
