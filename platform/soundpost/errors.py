@@ -101,7 +101,7 @@ class ManifestError(InputError):
     """The list of captions cannot be used."""
 
     code = "manifest"
-    remedy = "docs/training-a-reranker.md shows the three formats that can be read."
+    remedy = "docs/training-a-reranker.md shows the formats that can be read."
 
 
 class ManifestLineError(ManifestError):

@@ -2,7 +2,8 @@
 
 AudioCaps (Kim et al. 2019): audiocap_id, youtube_id, start_time, caption; one row a caption, the
 audio in files named by whoever fetched them. Clotho (Drossos et al. 2020): file_name, caption_1 to
-caption_5. A header says which it is; more columns do not matter.
+caption_5. Both are also passed on as file_name, caption. A header says which it is; more columns do
+not matter.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from soundpost.errors import (
 
 FORMATS = (
     "audiocap_id,youtube_id,start_time,caption (AudioCaps), file_name,caption_1,...,caption_5"
-    " (Clotho), or path,caption"
+    " (Clotho), file_name,caption, or path,caption"
 )
 # What is cut out of a video for AudioCaps.
 _AUDIOCAPS_S = 10
 _FEWEST_ORIGINS = 8
-_CAPTION_COLUMN = re.compile(r"caption_\d+")
+_CAPTION_COLUMN = re.compile(r"caption(_\d+)?")
 _YOUTUBE_ID = re.compile(r"[\w-]+", re.ASCII)
 # What is no UTF-8 comes out of the decoder as these.
 _UNDECODED = re.compile("[\udc80-\udcff]")
@@ -57,8 +58,8 @@ class Missing:
 class Manifest:
     """What a list of captions says, in the order of its lines.
 
-    kind: "AudioCaps", "Clotho" or "path and caption". missing: files that are not there. faults:
-    one error for each line that makes no sense.
+    kind: "AudioCaps", "Clotho", "file name and caption" or "path and caption". missing: files that
+    are not there. faults: one error for each line that makes no sense.
     """
 
     path: Path
@@ -287,7 +288,8 @@ def _format_of(rows: _Rows) -> tuple[str, ReadRow]:
         if names >= {"audiocap_id", "youtube_id", "start_time", "caption"}:
             return "AudioCaps", _audiocaps
         if "file_name" in names and columns:
-            return "Clotho", lambda row: _clotho(row, columns)
+            kind = "Clotho" if len(columns) > 1 else "file name and caption"
+            return kind, lambda row: _named(row, columns)
         if names >= {"path", "caption"}:
             return "path and caption", _simple
     header = ",".join(rows.header)[:100] or "nothing"
@@ -300,7 +302,7 @@ def _simple(row: dict[str, str]) -> _Row:
     return _Row(path, path, captions, lambda shelf: shelf.at(path), path)
 
 
-def _clotho(row: dict[str, str], columns: Sequence[str]) -> _Row:
+def _named(row: dict[str, str], columns: Sequence[str]) -> _Row:
     name = _filled(row, "file_name")
     if Path(name).name != name:
         raise _BadLineError(f"file_name {name} is no plain name")
@@ -309,7 +311,7 @@ def _clotho(row: dict[str, str], columns: Sequence[str]) -> _Row:
     def find(shelf: Shelf) -> Path | None:
         return shelf.at(name) or shelf.named(name) or shelf.named(Path(name).stem)
 
-    return _Row(name, name, captions, find, name, only_once=True)
+    return _Row(name, name, captions, find, name, only_once=len(columns) > 1)
 
 
 def _audiocaps(row: dict[str, str]) -> _Row:
