@@ -113,6 +113,16 @@ def test_a_simple_list_names_paths(tmp_path: Path) -> None:
     assert found.faults == ()
 
 
+def test_one_file_under_two_names_is_of_one_origin(tmp_path: Path) -> None:
+    for name in ("1.wav", "2.wav"):
+        (tmp_path / name).touch()
+    path = tmp_path / "list.csv"
+    path.write_text(f"path,caption\n1.wav,a\n./1.wav,b\n{tmp_path}/1.wav,c\n2.wav,d\n")
+    found = read_manifest(path).clips
+    assert len(found) == 4
+    assert len({clip.origin for clip in found}) == 2
+
+
 def test_missing_files_are_counted_once_each_with_their_line(read: Callable[..., Manifest]) -> None:
     rows = ["1,here,0,rain", "2,gone,5,a", "3,gone,5,b", "4,lost,0,c"]
     found = read(AUDIOCAPS, *rows, files=("here.wav",))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from soundpost.archive.prepare import SHORTEST_S
 from soundpost.audio.decode import probe, read_audio
-from soundpost.errors import SoundpostError, TooShortError
+from soundpost.errors import SoundpostError, TooShortError, UnreadableFileError
 from soundpost.models.encoder import AudioTextEncoder, FloatArray
 from soundpost.models.retrieval_set import RetrievalSet, read_texts
 from soundpost.training.composed_sets import Embedded, embed_waves
@@ -65,8 +65,7 @@ def embed_clips(
     report: is told how many of how many files are done.
     """
     shelf = _Pieces(folder / encoder.spec.revision)
-    left_out: dict[Path, LeftOut] = {}
-    keys = {clip.path: _key(clip.path) for clip in clips}
+    keys, left_out = _keys(clips)
     waiting = [path for path, key in keys.items() if key not in shelf.sounds]
     report(len(keys) - len(waiting), len(keys))
     for start in range(0, len(waiting), _PIECE):
@@ -104,6 +103,17 @@ def select(heard: HeardClips, wanted: Iterable[Clip]) -> tuple[tuple[Clip, ...],
     windows, frames = heard.sounds.windows, heard.sounds.frames
     sounds = Embedded(tuple(windows[row] for row in rows), tuple(frames[row] for row in rows))
     return tuple(heard.clips[row] for row in rows), sounds
+
+
+def _keys(clips: Sequence[Clip]) -> tuple[dict[Path, bytes], dict[Path, LeftOut]]:
+    """Return the keys of the files; those that are gone by now are left out."""
+    keys, left_out = {}, {}
+    for path in dict.fromkeys(clip.path for clip in clips):
+        try:
+            keys[path] = _key(path)
+        except OSError as error:
+            left_out[path] = LeftOut(path, UnreadableFileError(path, error.strerror or ""))
+    return keys, left_out
 
 
 def _key(path: Path) -> bytes:

@@ -170,7 +170,7 @@ Find = Callable[[Shelf], Path | None]
 
 @dataclass(frozen=True)
 class _Row:
-    """What a row says: `key` is the same for rows about one file."""
+    """What a row says: `key` is the same for rows about one file. origin: empty for the file itself."""
 
     key: str
     origin: str
@@ -209,7 +209,8 @@ class _Found:
             return
         before = known.captions if known is not None else ()
         captions = tuple(dict.fromkeys((*before, *row.captions)))
-        self.clips[row.key] = Clip(path, captions, row.origin)
+        # A file may be named in several ways, and must not be in two parts of a split.
+        self.clips[row.key] = Clip(path, captions, row.origin or str(path.resolve()))
 
     def fault(self, line: int, why: str) -> None:
         """Note a line that cannot be used."""
@@ -299,7 +300,7 @@ def _format_of(rows: _Rows) -> tuple[str, ReadRow]:
 def _simple(row: dict[str, str]) -> _Row:
     path = _filled(row, "path")
     captions = (_filled(row, "caption"),)
-    return _Row(path, path, captions, lambda shelf: shelf.at(path), path)
+    return _Row(path, "", captions, lambda shelf: shelf.at(path), path)
 
 
 def _named(row: dict[str, str], columns: Sequence[str]) -> _Row:
@@ -311,7 +312,7 @@ def _named(row: dict[str, str], columns: Sequence[str]) -> _Row:
     def find(shelf: Shelf) -> Path | None:
         return shelf.at(name) or shelf.named(name) or shelf.named(Path(name).stem)
 
-    return _Row(name, name, captions, find, name, only_once=len(columns) > 1)
+    return _Row(name, "", captions, find, name, only_once=len(columns) > 1)
 
 
 def _audiocaps(row: dict[str, str]) -> _Row:
