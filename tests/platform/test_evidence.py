@@ -205,3 +205,17 @@ def test_a_budget_survives_being_stored() -> None:
     assert Budget.from_document(json.loads(json.dumps(budget.to_document()))) == budget
     with pytest.raises(BrokenCalibrationError):
         Budget.from_document({"stated_s": 3.0})
+
+
+def test_thresholds_do_not_leap_with_one_strange_window() -> None:
+    """A short loud sound is noticed or not by what it is, not by which half of a reference is known."""
+    month_s = 30.0 * 86_400.0
+    for seed in range(6):
+        p = np.random.default_rng(seed).uniform(size=192)
+        p[40] = 1e-6
+        thresholds = made(p, month_s, units=8).thresholds
+        assert thresholds.fast_s <= 100.0 * Thresholds.for_budget(month_s).fast_s
+        evidence = Evidence(thresholds)
+        for value in p[:30].tolist():
+            assert evidence.step(value, 5.0) is None
+        assert evidence.step(1e-12, 5.0) is not None
