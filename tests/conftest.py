@@ -4,6 +4,7 @@ postgres_server: a real server for this test run.
 empty_url: a fresh database without tables. store_url: one with tables. store: the same, open.
 pump_archive: an archive of one source, pump-3, to be watched.
 save_tiny_clap: writes a CLAP checkpoint for tests.
+untrained_reranker: the folder of a reranker for the stand-in encoder.
 """
 
 from __future__ import annotations
@@ -79,6 +80,33 @@ def environment_is_left_as_it_was() -> Iterator[None]:
             os.environ[name] = before[name]
         else:
             os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def untrained_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small reranker for the stand-in encoder, whose weights are random."""
+    # Most tests need no torch.
+    import torch
+
+    from soundpost.models.diffatr import DiffAtrConfig, DiffAtrModel
+    from soundpost.models.placeholder import ToneEncoder
+    from soundpost.models.pretrained import quietly
+
+    spec = ToneEncoder().spec
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        sizes = {"dimension": spec.dimension, "token_width": spec.token_width, "text_width": 16}
+        config = DiffAtrConfig(
+            dimensions=sizes,
+            encoder_name=spec.name,
+            encoder_revision=spec.revision,
+            weight=0.5,
+        )
+        model = DiffAtrModel(config)
+    folder = tmp_path_factory.mktemp("reranker")
+    with quietly():
+        model.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

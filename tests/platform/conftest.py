@@ -26,6 +26,7 @@ from soundpost.archive.discover import Selection, find_files
 from soundpost.archive.ingest import ingest
 from soundpost.archive.listen import Admit, Heard, Listener, ListenOptions
 from soundpost.archive.plan import IngestOptions
+from soundpost.archive.rerank import NO_SECOND_STAGE, SecondStage
 from soundpost.archive.spool import Spool, started_at
 from soundpost.archive.summary import Finding, Summary
 from soundpost.audio.live import Clock, LiveTarget, now
@@ -35,6 +36,7 @@ from soundpost.errors import NotAudioError
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.models.placeholder import ToneEncoder
+from soundpost.models.reranker import Candidates, RerankerSpec
 from soundpost.monitoring import incidents as watching
 from soundpost.monitoring.incidents import Applied, Change, Round
 from soundpost.monitoring.observations import Observations
@@ -181,17 +183,28 @@ ServiceStarter = Callable[..., RunningService]
 
 @pytest.fixture
 def start_service(tmp_path: Path) -> Iterator[ServiceStarter]:
-    """start_service(store, encoder=ToneEncoder(), **settings): a service on a free port."""
+    """start_service(store, encoder=ToneEncoder(), second_stage=..., **settings): on a free port."""
     with ExitStack() as stack:
 
         def start(
-            store: Store, encoder: AudioTextEncoder | None = None, **changes: object
+            store: Store,
+            encoder: AudioTextEncoder | None = None,
+            second_stage: SecondStage = NO_SECOND_STAGE,
+            **changes: object,
         ) -> RunningService:
             settings = Settings(home=tmp_path / "home", **changes)  # type: ignore[arg-type]  # any field
             index, sender = ExactIndex(32), Kept()
             objects = AudioFiles(settings.resolved_objects_url)
             queue = JobQueue.of(settings, sender)
-            app = create_app(settings, store, index, encoder or ToneEncoder(), queue, objects)
+            app = create_app(
+                settings,
+                store,
+                index,
+                encoder or ToneEncoder(),
+                queue,
+                objects,
+                second_stage=second_stage,
+            )
             url = stack.enter_context(_serving(app))
             client = stack.enter_context(Client(url))
             return RunningService(url, client, settings, store, index, objects, sender, tmp_path)
@@ -226,6 +239,43 @@ def _serving(app: FastAPI) -> Iterator[str]:
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive(), "the service did not stop"
+
+
+class OrderReranker:
+    """Knows which of two tones comes first: "1000 hz before 200 hz". For vectors of ToneEncoder.
+
+    let: it answers only once this is set.
+    """
+
+    def __init__(self, encoder_revision: str = "1", weight: float = 2.0) -> None:
+        self.spec = RerankerSpec(
+            "order", "7", "placeholder:tone", encoder_revision, ToneEncoder().spec.dimension, 1
+        )
+        self.weight = weight
+        self.let = threading.Event()
+        self.let.set()
+        self.asked: list[Candidates] = []
+
+    def joint_probability(
+        self, text: str, similarities: NDArray[np.float32], candidates: Candidates
+    ) -> NDArray[np.float32]:
+        """Prefer what holds the tones in the order in which the text names them."""
+        assert self.let.wait(60)
+        self.asked.append(candidates)
+        tones = ToneEncoder().embed_text(text.split(" before "))
+        peaks = (candidates.frames @ tones.T).argmax(axis=1)
+        in_order = (peaks[:, 0] < peaks[:, -1]).astype(np.float32)
+        likely = np.exp(3.0 * in_order)
+        probabilities: NDArray[np.float32] = (likely / likely.sum()).astype(np.float32)
+        return probabilities
+
+
+@pytest.fixture
+def order_reranker() -> Iterator[OrderReranker]:
+    """A reranker that hears which tone comes first; whatever waits for it is let go in the end."""
+    reranker = OrderReranker()
+    yield reranker
+    reranker.let.set()
 
 
 @pytest.fixture

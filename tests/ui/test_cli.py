@@ -245,6 +245,71 @@ def test_the_default_floor_is_that_of_the_search() -> None:
     assert DEFAULT_MIN_SCORE == MIN_SCORE
 
 
+@pytest.fixture
+def two_tones(tmp_path: Path) -> Path:
+    """A folder with 440 and 450 Hz."""
+    folder = tmp_path / "tones"
+    folder.mkdir()
+    time_s = np.arange(5 * 8_000) / 8_000
+    for hz in (440, 450):
+        soundfile.write(folder / f"{hz}.wav", 0.3 * np.sin(2 * np.pi * hz * time_s), 8_000)
+    return folder
+
+
+def test_hits_tell_how_they_were_reranked(
+    soundpost: Callable[..., Told],
+    two_tones: Path,
+    untrained_reranker: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    soundpost("ingest", two_tones)
+    monkeypatch.setenv("SOUNDPOST_RERANKER", str(untrained_reranker))
+    monkeypatch.setenv("SOUNDPOST_RERANK_BUDGET_S", "60")
+    told = soundpost("search", "440 hz")
+    assert told.code == 0
+    assert told.out.count(" · similarity ") == told.out.count(" · joint ") == 2
+    assert "diffatr put 2 hits in order" in told.err
+    document = json.loads(soundpost("search", "440 hz", "--json", "--rerank", "1").out)
+    assert document["rerank"]["candidates"] == 1
+    first, second = document["hits"]
+    assert first["joint_probability"] == 1.0
+    assert second["joint_probability"] is None
+    assert first["score"] == pytest.approx(first["similarity"] + document["rerank"]["weight"])
+    off = soundpost("search", "440 hz", "--rerank", "off")
+    assert " · joint " not in off.out and off.err == ""
+    assert "diffatr" in soundpost("doctor").out
+
+
+def test_why_hits_are_not_reranked_is_said_to_who_asked(
+    soundpost: Callable[..., Told], two_tones: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    soundpost("ingest", two_tones)
+    assert soundpost("search", "440 hz").err == ""
+    assert "[no-reranker]" in soundpost("search", "440 hz", "--rerank", "5").err
+    monkeypatch.setenv("SOUNDPOST_RERANKER", str(tmp_path / "nowhere"))
+    told = soundpost("search", "440 hz")
+    assert told.code == 0 and "440.wav" in told.out
+    assert "[reranker-not-found]" in told.err and "nowhere" in told.err
+    assert "[reranker-not-found]" in soundpost("doctor").out
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1001", "all", "", "1.5"])
+def test_what_cannot_be_reranked_is_refused(soundpost: Callable[..., Told], value: str) -> None:
+    told = soundpost("search", "440 hz", "--rerank", value)
+    assert told.code != 0
+    assert "[invalid-value]" in told.err and "1 to 1000" in told.err
+
+
+@pytest.mark.parametrize("text", ["x" * 10_000, "\udcff rain", " "])
+def test_texts_that_cannot_be_searched_are_refused(
+    soundpost: Callable[..., Told], tone: Path, text: str
+) -> None:
+    soundpost("ingest", tone)
+    told = soundpost("search", text)
+    assert told.code != 0
+    assert "[invalid-value]" in told.err
+
+
 @pytest.mark.parametrize(
     ("seconds", "digits", "expected"),
     [
