@@ -257,7 +257,7 @@ def two_tones(tmp_path: Path) -> Path:
 
 
 def test_hits_tell_how_they_were_reranked(
-    soundpost: Callable[..., Told],
+    soundpost: Run,
     two_tones: Path,
     untrained_reranker: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -281,7 +281,7 @@ def test_hits_tell_how_they_were_reranked(
 
 
 def test_why_hits_are_not_reranked_is_said_to_who_asked(
-    soundpost: Callable[..., Told], two_tones: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    soundpost: Run, two_tones: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     soundpost("ingest", two_tones)
     assert soundpost("search", "440 hz").err == ""
@@ -294,16 +294,14 @@ def test_why_hits_are_not_reranked_is_said_to_who_asked(
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1001", "all", "", "1.5"])
-def test_what_cannot_be_reranked_is_refused(soundpost: Callable[..., Told], value: str) -> None:
+def test_what_cannot_be_reranked_is_refused(soundpost: Run, value: str) -> None:
     told = soundpost("search", "440 hz", "--rerank", value)
     assert told.code != 0
     assert "[invalid-value]" in told.err and "1 to 1000" in told.err
 
 
 @pytest.mark.parametrize("text", ["x" * 10_000, "\udcff rain", " "])
-def test_texts_that_cannot_be_searched_are_refused(
-    soundpost: Callable[..., Told], tone: Path, text: str
-) -> None:
+def test_texts_that_cannot_be_searched_are_refused(soundpost: Run, tone: Path, text: str) -> None:
     soundpost("ingest", tone)
     told = soundpost("search", text)
     assert told.code != 0

@@ -107,6 +107,25 @@ def test_a_reranker_is_trained_measured_and_can_be_loaded(
     assert probabilities(clap, tmp_path / "mine").sum() == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
+def test_the_settings_that_it_tells_let_a_search_use_it(
+    soundpost: Run, clap: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_simple(tmp_path / "sounds", 12)
+    told = soundpost("train", "diffatr", "--encoder", clap, "--data", data, "--out", "mine", *SHORT)
+    for line in told.out.splitlines():
+        if line.strip().startswith("export "):
+            name, _, value = line.strip().removeprefix("export ").partition("=")
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SOUNDPOST_RERANK_BUDGET_S", "60")
+    assert soundpost("ingest", tmp_path / "sounds").code == 0
+    found = soundpost("search", "a low hum", "--min-score", "0", "--json")
+    assert found.code == 0, found.err
+    document = json.loads(found.out)
+    assert document["rerank"]["applied"], document["rerank"]
+    assert document["rerank"]["candidates"] >= len(document["hits"]) > 0
+
+
 def probabilities(clap: Path, folder: Path) -> Any:
     """Let a trained reranker judge three sounds."""
     from soundpost.models.clap import ClapEncoder
