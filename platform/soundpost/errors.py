@@ -97,6 +97,20 @@ class EmptyArchiveError(InputError):
     remedy = "Bring recordings in first: soundpost ingest FOLDER"
 
 
+class ManifestError(InputError):
+    """The list of captions cannot be used."""
+
+    code = "manifest"
+    remedy = "docs/training-a-reranker.md shows the formats that can be read."
+
+
+class ManifestLineError(ManifestError):
+    """This line of the list of captions cannot be used."""
+
+    code = "manifest-line"
+    remedy = "Correct the line, or take it out."
+
+
 class MissingExtraError(InputError):
     """This needs a part of Soundpost that is not installed."""
 

@@ -359,3 +359,49 @@ PARAPHRASES: dict[str, tuple[str, str, str, str, str]] = {
         "severing a branch manually with a bow blade",
     ),
 }
+
+# The same for the classes of UrbanSound8K that ESC-50 does not have.
+CITY_PARAPHRASES: dict[str, tuple[str, str, str, str, str]] = {
+    "air_conditioner": (
+        "a cooling unit on the wall whirring",
+        "steady hiss of ventilation",
+        "the HVAC blowing",
+        "a ventilator keeping the room cool",
+        "monotone whoosh of climate control",
+    ),
+    "children_playing": (
+        "youngsters yelling in the schoolyard",
+        "boys and girls on the swings",
+        "a noisy playground at recess",
+        "toddlers squealing with joy in the park",
+        "pupils romping about during the break",
+    ),
+    "drilling": (
+        "boring a hole into the wall",
+        "a handyman with a rotary hammer",
+        "a dentist-like whine of a machine tool",
+        "making holes in concrete",
+        "a screwdriver with a motor at a building site",
+    ),
+    "gun_shot": (
+        "a rifle going off",
+        "somebody pulls the trigger",
+        "a pistol discharged",
+        "bang of a revolver",
+        "a hunter shooting",
+    ),
+    "jackhammer": (
+        "a road crew tearing up the asphalt",
+        "a demolition tool pounding the pavement",
+        "rapid pounding of a construction machine",
+        "workers breaking up the street surface",
+        "a hydraulic breaker rattling",
+    ),
+    "street_music": (
+        "a busker with a guitar",
+        "a band performing on the square",
+        "an accordion player at the corner",
+        "a brass ensemble parading by",
+        "someone sings for the passers-by",
+    ),
+}
