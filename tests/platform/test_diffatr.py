@@ -27,7 +27,7 @@ from soundpost.models.diffatr import (
     PreparedDenoiser,
     TextToAudioDenoiser,
 )
-from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, sinusoids
+from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, hear, sinusoids
 from soundpost.models.joint_reranker import JointReranker
 from soundpost.models.placeholder import ToneEncoder
 from soundpost.models.reranker import Candidates, Reranker
@@ -117,7 +117,7 @@ def test_the_denoiser_follows_the_equations() -> None:
     w = torch.softmax(torch.stack([q @ key for key in keys]) + x, dim=0)
     c = a.out.weight @ sum(w_i * value for w_i, value in zip(w, values, strict=True))
     p = [
-        a.last(torch.relu(a.first(torch.cat([c, v_i])))) + w_i
+        a.last(torch.relu(a.first(torch.cat([c, v_i])))) + a.gain * w_i
         for v_i, w_i in zip(v, w, strict=True)
     ]
     present = torch.ones(1, 5, dtype=torch.bool)
@@ -153,7 +153,7 @@ def test_untrained_heads_change_nothing() -> None:
         torch.from_numpy(texts.tokens.astype(np.float32)),
         torch.from_numpy(texts.lengths),
     )
-    heard = heads.sound(*map(torch.from_numpy, (sounds.vectors, sounds.frames, sounds.lengths)))
+    heard = hear(*map(torch.from_numpy, (sounds.vectors, sounds.frames, sounds.lengths)))
     similar = torch.from_numpy(texts.vectors @ sounds.vectors.T)
     there, back = heads.both(view, heard, similar)
     torch.testing.assert_close(torch.einsum("bd,bnd->bn", view.vectors, there), similar)

@@ -65,8 +65,8 @@ def test_it_learns_order_which_similarity_cannot_tell(kind: str, tmp_path: Path)
     options = replace(
         OPTIONS,
         kind=kind,
-        contrastive_steps=60,
-        joint_steps=60,
+        contrastive_steps=100,
+        joint_steps=80,
         distil_steps=20,
         rate=3e-3,
         batch=16,

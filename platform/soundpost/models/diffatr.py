@@ -144,6 +144,7 @@ class PreparedDenoiser:
         self.of_candidate = of_candidate.T.contiguous()
         self.bias = attention.first.bias.detach()
         self.last = attention.last.weight[0].detach()
+        self.gain = attention.gain.detach()
         self.last_bias = attention.last.bias.detach()
 
     def on(self, query: Tensor, candidates: Tensor, present: Tensor | None = None) -> PreparedList:
@@ -177,7 +178,7 @@ class PreparedList:
         context = (w[:, None] @ self.candidates)[:, 0] @ self.denoiser.telling
         context = context + self.denoiser.telling_steps[step]
         hidden = torch.relu_(self.hidden + context[:, None])
-        p = hidden @ self.denoiser.last + w + self.denoiser.last_bias
+        p = hidden @ self.denoiser.last + self.denoiser.gain * w + self.denoiser.last_bias
         return p.masked_fill(logits == float("-inf"), float("-inf"))
 
 

@@ -8,8 +8,10 @@ comes before and after it; as the tracks hold similarities alone, order is told 
 training text had. DiffusionRet, the parent of DiffATR (arXiv 2409.10025), lets the text attend to
 the frames of a candidate in the same place.
 
-[open] in the paper, chosen here: number of parts, width of the tracks' network, and that the heads
-start as the encoder's own similarity, so that untrained they change nothing.
+[open] in the paper, chosen here: number of parts and width of the tracks' network; that query and
+candidate themselves stay the encoder's vectors and only what is read from the tracks is added, for
+heads that may move the vectors learn the clips of the training set by heart (docs/experiments.md);
+and that they start as the encoder's own similarity, so that untrained they change nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Cosines times this are told apart by exponentials: the smooth maximum over the seconds so far.
-_SHARPNESS = 10.0
+# Tracks are read in standard scores; those beyond this say nothing more, and would overflow.
+_HIGHEST_SCORE = 20.0
+_TRACK_SCALE = 0.3
+_FIRST_GAIN = 0.02
 _FEATURES = 3
 
 
@@ -79,7 +83,6 @@ class TextHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.where = nn.Linear(width, dimensions.parts)
         self.meaning = nn.Linear(dimensions.token_width, dimensions.dimension)
-        self.residual = _silent(nn.Linear(width, dimensions.dimension))
 
     def forward(self, vectors: Tensor, tokens: Tensor, lengths: Tensor) -> TextView:
         """Read B texts; tokens past lengths [B] do not count."""
@@ -95,11 +98,7 @@ class TextHead(nn.Module):
         where = self.where(states).masked_fill(~mask[..., None], float("-inf")).softmax(1)
         pooled = functional.normalize(where.transpose(1, 2) @ tokens, dim=-1)
         parts = functional.normalize(self.meaning(pooled), dim=-1)
-        return TextView(
-            functional.normalize(vectors + self.residual(context), dim=-1),
-            torch.cat([vectors[:, None], parts], dim=1),
-            context,
-        )
+        return TextView(vectors, torch.cat([vectors[:, None], parts], dim=1), context)
 
     @torch.no_grad()
     def start_meaning(self, vectors: Tensor, tokens: Tensor, lengths: Tensor) -> None:
@@ -115,29 +114,22 @@ class TextHead(nn.Module):
         self.meaning.bias.copy_(solved[-1])
 
 
-class SoundHead(nn.Module):
-    """Vector [N, D] and frames [N, S, D] to a view: what is heard, and early or late."""
-
-    def __init__(self, dimensions: DiffAtrDimensions) -> None:
-        super().__init__()
-        self.early = _silent(nn.Linear(dimensions.dimension, dimensions.dimension, bias=False))
-        self.late = _silent(nn.Linear(dimensions.dimension, dimensions.dimension, bias=False))
-
-    def forward(self, vectors: Tensor, frames: Tensor, lengths: Tensor) -> SoundView:
-        """Hear N sounds; one without frames is taken as one frame, its vector."""
-        if not frames.shape[1]:
-            frames = vectors[:, None]
-        nothing = (lengths < 1)[:, None]
-        frames = torch.cat([torch.where(nothing, vectors, frames[:, 0])[:, None], frames[:, 1:]], 1)
-        mask = _valid(lengths.clamp(min=1), frames.shape[1])
-        share = mask.to(frames.dtype) / mask.sum(1, keepdim=True)
-        late = share * _places(mask)
-        heard = self.early(_pooled(share - late, frames)) + self.late(_pooled(late, frames))
-        return SoundView(functional.normalize(vectors + heard, dim=-1), frames, mask)
+def hear(vectors: Tensor, frames: Tensor, lengths: Tensor) -> SoundView:
+    """View N sounds of vectors [N, D], frames [N, S, D]; one without frames has one, its vector."""
+    if not frames.shape[1]:
+        frames = vectors[:, None]
+    nothing = lengths < 1
+    if nothing.any():
+        first = torch.where(nothing[:, None], vectors, frames[:, 0])
+        frames = torch.cat([first[:, None], frames[:, 1:]], dim=1)
+    return SoundView(vectors, frames, _valid(lengths.clamp(min=1), frames.shape[1]))
 
 
 class PairHead(nn.Module):
     """Follow the parts of texts through sounds: B texts and N sounds to summaries [B, N, H]."""
+
+    centre: Tensor
+    spread: Tensor
 
     def __init__(self, dimensions: DiffAtrDimensions) -> None:
         super().__init__()
@@ -148,11 +140,24 @@ class PairHead(nn.Module):
         self.second = nn.Linear(width, width)
         self.asked_again = nn.Linear(dimensions.text_width, width, bias=False)
         self.summary = nn.Linear(2 * width + 1, width)
+        size = dimensions.dimension
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("spread", torch.eye(size) / math.sqrt(size))
+
+    @torch.no_grad()
+    def know_background(self, frames: Tensor) -> None:
+        """Learn from frames [F, D] of sound in general how similar any sound is to a text."""
+        self.centre.copy_(frames.mean(0))
+        values, directions = torch.linalg.eigh(torch.cov(frames.T.double()))
+        # Where no sound ever lies, the least difference must not count as a great one.
+        self.spread.copy_(directions * values.clamp(min=0.1 * float(values.mean())).sqrt())
 
     def forward(self, text: TextView, sound: SoundView, cosines: Tensor) -> Tensor:
         """Summarise each pair; cosines [B, N] are the first stage's."""
         place = torch.stack([_places(sound.mask), 1 / sound.mask.sum(1)[:, None] * sound.mask], -1)
-        hidden = self.tracks(tracks(text.parts, sound)) + self.place(place)
+        hidden = self.tracks(tracks(text.parts, sound, self.centre, self.spread)) + self.place(
+            place
+        )
         hidden = torch.relu(hidden + self.asked(text.context)[:, None, None])
         hidden = torch.relu(self.second(hidden) + self.asked_again(text.context)[:, None, None])
         # ReLU leaves nothing below 0, so silence past the end never is the maximum.
@@ -162,18 +167,22 @@ class PairHead(nn.Module):
         return torch.relu(self.summary(pooled))
 
 
-def tracks(parts: Tensor, sound: SoundView) -> Tensor:
+def tracks(parts: Tensor, sound: SoundView, centre: Tensor, spread: Tensor) -> Tensor:
     """Follow parts [B, M, D] through sounds: [B, N, S, 3 M].
 
     How much a part is heard now, most of all before now, and most of all after now; the latter two
-    as smooth maxima that start from 0.
+    as smooth maxima that start from 0. All in standard scores: by how many deviations a frame is
+    more similar to the part than frames in general (centre [D], spread [D, D] their covariance's
+    root), as a cosine that is much for one word is little for another.
     """
-    now = torch.einsum("bmd,nsd->bnsm", parts, sound.frames)
-    strength = torch.exp(_SHARPNESS * now) * sound.mask[..., None]
+    deviation = (parts @ spread).norm(dim=-1).clamp(min=1e-4)
+    now = torch.einsum("bmd,nsd->bnsm", parts / deviation[..., None], sound.frames)
+    now = (now - ((parts @ centre) / deviation)[:, None, None]).clamp(max=_HIGHEST_SCORE)
+    strength = torch.exp(now) * sound.mask[..., None]
     until = strength.cumsum(2)
-    before = torch.log1p(until - strength) / _SHARPNESS
-    after = torch.log1p((until[:, :, -1:] - until).clamp(min=0.0)) / _SHARPNESS
-    return torch.cat([4.0 * now, before.clamp(min=0.0) * 4.0, 4.0 * after], dim=-1)
+    before = torch.log1p((until - strength).clamp(min=0.0))
+    after = torch.log1p((until[:, :, -1:] - until).clamp(min=0.0))
+    return _TRACK_SCALE * torch.cat([now, before, after], dim=-1)
 
 
 class JointHeads(nn.Module):
@@ -186,7 +195,6 @@ class JointHeads(nn.Module):
     def __init__(self, dimensions: DiffAtrDimensions) -> None:
         super().__init__()
         self.text = TextHead(dimensions)
-        self.sound = SoundHead(dimensions)
         self.pair = PairHead(dimensions)
         self.to_sound = _silent(nn.Linear(dimensions.track_width, dimensions.dimension, bias=False))
         self.to_text = _silent(nn.Linear(dimensions.track_width, dimensions.dimension, bias=False))
@@ -225,7 +233,8 @@ class ListAttention(nn.Module):
     that softmax drops; sum w_i V_i = W_v(sum w_i v_i + tau).
 
     [open] W_q and W_k start as multiples of the identity, so that w starts as the softmax of the
-    heads' similarities.
+    heads' similarities. p_i = MLP + g w_i with a learned g that starts small, where the paper has
+    g = 1: x stands in w, so in 100 p its noise would count 100 w-fold and drown what is known.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -236,12 +245,14 @@ class ListAttention(nn.Module):
         self.out = nn.Linear(dimension, dimension, bias=False)
         self.first = nn.Linear(2 * dimension, 2 * dimension)
         self.last = nn.Linear(2 * dimension, 1)
+        self.gain = nn.Parameter(torch.tensor(_FIRST_GAIN))
 
     @torch.no_grad()
     def start_as_similarity(self, scale: float) -> None:
-        """Let attention begin as the softmax of `scale` times the similarity."""
+        """Let attention begin as the softmax of `scale` times the similarity, p as little else."""
         for layer in (self.query, self.key):
-            layer.weight.mul_(0.1).add_(math.sqrt(scale) * torch.eye(len(layer.weight)))
+            identity = torch.eye(len(layer.weight), device=layer.weight.device)
+            layer.weight.copy_(math.sqrt(scale) * identity)
         self.last.weight.mul_(0.1)
 
     def judge(
@@ -257,7 +268,7 @@ class ListAttention(nn.Module):
         context = self.out(self.value(torch.einsum("bn,bnd->bd", w, candidates) + tau))
         of_context, of_candidate = self.first.weight.chunk(2, dim=1)
         hidden = candidates @ of_candidate.T + (context @ of_context.T + self.first.bias)[:, None]
-        p: Tensor = self.last(torch.relu(hidden))[..., 0] + w
+        p: Tensor = self.last(torch.relu(hidden))[..., 0] + self.gain * w
         return p.masked_fill(~present, float("-inf"))
 
 
@@ -286,8 +297,3 @@ def _places(mask: Tensor) -> Tensor:
     """Return where in its sound each frame lies, 0 to 1, as [N, S]."""
     steps = torch.arange(mask.shape[1], device=mask.device) + 0.5
     return (steps / mask.sum(1, keepdim=True)) * mask
-
-
-def _pooled(weights: Tensor, frames: Tensor) -> Tensor:
-    """Sum frames [N, S, D] with weights [N, S]."""
-    return (weights[:, None] @ frames)[:, 0]

@@ -22,7 +22,7 @@ from soundpost.errors import BrokenCheckpointError, InvalidValueError, ModelNotF
 from soundpost.models.compact import revision_of
 from soundpost.models.diffusion import SeededNoise, seed_of
 from soundpost.models.encoder import AudioTextEncoder, FloatArray, TextEncoding
-from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, SoundView, TextView
+from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, SoundView, TextView, hear
 from soundpost.models.pretrained import read_pretrained
 from soundpost.models.reranker import Candidates, RerankerSpec
 from soundpost.models.retrieval_set import TextSet, read_texts
@@ -73,6 +73,9 @@ def read_reranker(kind: type[Model], folder: Path, encoder: AudioTextEncoder) ->
     if not weights.is_file():
         raise ModelNotFoundError(folder, "model.safetensors is missing")
     model = read_pretrained(kind, folder, folder)
+    # Weights lie in the mapped file as they come; matrix products round by how memory is aligned.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
     config, spec = model.config, encoder.spec
     trained = (config.encoder_name, config.encoder_revision)
     if trained != (spec.name, spec.revision):
@@ -206,12 +209,11 @@ class JointReranker:
 
     def _sound_view(self, sounds: Candidates, order: NDArray[np.int64]) -> SoundView:
         longest = int(sounds.lengths.max(initial=0))
-        view: SoundView = self.heads.sound(
+        return hear(
             torch.from_numpy(sounds.vectors[order]),
             torch.from_numpy(sounds.frames[order, :longest]),
             torch.from_numpy(sounds.lengths[order]),
         )
-        return view
 
     def _probability(
         self, query: Tensor, candidates: Tensor, noise: SeededNoise, of_texts: bool

@@ -9,8 +9,8 @@ At the end temperature and weight are fitted to lists of the development set.
 Every phase is seeded by step, and saved: a run that was stopped goes on where it was, to the same
 weights.
 
-[open] in the paper, chosen here: AdamW, rate 1e-3 with warm-up and cosine, heads at 0.3 of the rate
-in phase 2, the map into the joint space at 0.1; 32 texts a batch with 32 more hard negatives;
+[open] in the paper, chosen here: AdamW, rate 1e-3 with warm-up and cosine, heads at 0.3 and
+denoisers at twice the rate in phase 2, the map into the joint space at 0.1; 32 texts a batch with 32 more hard negatives;
 negatives from the encoder's similarity. Losses "generation" and "contrastive" are ablations that
 spend the steps of both phases on the one loss.
 """
@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ from soundpost.models.diffatr import (
 )
 from soundpost.models.diffusion import DdimSampler, cosine_schedule
 from soundpost.models.encoder import EncoderSpec
-from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, SoundView, TextView
+from soundpost.models.joint_heads import DiffAtrDimensions, JointHeads, SoundView, TextView, hear
 from soundpost.models.joint_reranker import JointReranker
 from soundpost.models.pretrained import quietly
 from soundpost.models.retrieval_set import RetrievalSet
@@ -62,8 +62,18 @@ _SAVE_STEPS = 200
 _DISTILLED_FROM = 50
 
 Model = DiffAtrModel | CrossAttentionModel
-# A loss of a batch with a generator for its noise, in named parts that are summed.
-Loss = Callable[[Batch, torch.Generator], dict[str, Tensor]]
+
+
+class Loss(Protocol):
+    """What a phase trains by."""
+
+    def begin(self) -> None:
+        """Prepare the weights for the phase, from what the one before left."""
+        ...
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the loss of a batch, noise from the generator, in named parts that are summed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,8 @@ class DiffAtrOptions:
     encoder: whose vectors these are. kind: "diffatr" or "cross_attention". losses: "both",
     "generation" or "contrastive". Steps of the three phases; batch: texts a step; extra_sounds:
     hard negatives a step beside the texts' own sounds; rate: the learning rate at its height.
-    contrastive_weight: of the contrastive loss in phase 2. device: as torch names it.
+    contrastive_weight: of the contrastive loss in phase 2. noise: the deviation, in each dimension,
+    of what is added to the vectors of sounds, so that no clip is known by heart. device: as torch names it.
     """
 
     encoder: EncoderSpec
@@ -87,6 +98,7 @@ class DiffAtrOptions:
     extra_sounds: int = 32
     rate: float = 1e-3
     contrastive_weight: float = 0.5
+    noise: float = 0.03
     seed: int = 0
     device: str = "cpu"
     sizes: dict[str, int] = field(default_factory=dict)
@@ -173,9 +185,13 @@ def reranker_of(model: Model) -> JointReranker:
 
 
 def start_heads(heads: JointHeads, train: RetrievalSet) -> None:
-    """Let the heads know from the start where the words of the training texts lie."""
+    """Let the heads know from the start where the words lie, and how sounds in general do."""
     texts = train.texts
     rows = np.linspace(0, len(texts) - 1, min(len(texts), 20_000)).astype(np.int64)
+    sounds = train.sounds
+    heard = sounds.frames[np.arange(sounds.frames.shape[1]) < sounds.lengths[:, None]]
+    chosen = np.linspace(0, len(heard) - 1, min(len(heard), 50_000)).astype(np.int64)
+    heads.pair.know_background(torch.from_numpy(heard[chosen]))
     heads.text.start_meaning(
         torch.from_numpy(texts.vectors[rows]),
         torch.from_numpy(texts.tokens[rows].astype(np.float32)),
@@ -191,7 +207,7 @@ def phases(model: Model, options: DiffAtrOptions) -> tuple[Phase, ...]:
     if options.losses == "contrastive":
         return (Phase("contrastive", both, contrast, rates, size),)
     generate: Loss
-    judges = ((model.text_to_audio, 1.0), (model.audio_to_text, 1.0))
+    judges = ((model.text_to_audio, 2.0), (model.audio_to_text, 2.0))
     generate = Judging(model) if isinstance(model, CrossAttentionModel) else Generation(model)
     if options.losses == "generation":
         recipe: tuple[Phase, ...] = (Phase("generation", both, generate, (*rates, *judges), size),)
@@ -213,7 +229,7 @@ def phases(model: Model, options: DiffAtrOptions) -> tuple[Phase, ...]:
 def head_rates(heads: JointHeads) -> tuple[tuple[nn.Module, float], ...]:
     """Let the map of words into the joint space move slowly: it knows more than these texts."""
     text = heads.text
-    fast = [text.widen, text.layers, text.norm, text.where, text.residual, heads.sound, heads.pair]
+    fast = [text.widen, text.layers, text.norm, text.where, heads.pair]
     rest = (*fast, heads.to_sound, heads.to_text, _Alone(heads.scale))
     return (*((module, 1.0) for module in rest), (text.meaning, 0.1))
 
@@ -240,7 +256,7 @@ class Seen:
 def see(heads: JointHeads, batch: Batch) -> Seen:
     """Read and hear a batch, and pair all of it."""
     text = heads.text(batch.vectors, batch.tokens, batch.lengths)
-    sound = heads.sound(batch.sounds, batch.frames, batch.seconds)
+    sound = hear(batch.sounds, batch.frames, batch.seconds)
     sounds, texts = heads.both(text, sound, batch.cosines)
     return Seen(text, sound, sounds, texts[batch.own], sound.vectors[batch.own])
 
@@ -254,6 +270,9 @@ class Contrast:
 
     def __init__(self, heads: JointHeads) -> None:
         self.heads = heads
+
+    def begin(self) -> None:
+        """Nothing is to be prepared."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss of a batch."""
@@ -277,6 +296,12 @@ class Generation:
     def __init__(self, model: DiffAtrModel) -> None:
         self.model, self.heads = model, model.heads
         self.schedule = cosine_schedule(model.config.shape.diffusion_steps)
+
+    def begin(self) -> None:
+        """Let the denoisers start from what the heads know."""
+        scale = float(self.heads.scale.detach().exp())
+        for denoiser in (self.model.text_to_audio, self.model.audio_to_text):
+            denoiser.attention.start_as_similarity(scale)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss of a batch."""
@@ -326,6 +351,12 @@ class Judging:
     def __init__(self, model: CrossAttentionModel) -> None:
         self.model, self.heads = model, model.heads
 
+    def begin(self) -> None:
+        """Let both directions start from what the heads know."""
+        scale = float(self.heads.scale.detach().exp())
+        for attention in (self.model.text_to_audio, self.model.audio_to_text):
+            attention.start_as_similarity(scale)
+
     def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss of a batch."""
         return {"generation": self.of(see(self.heads, batch), batch, generator)}
@@ -344,6 +375,10 @@ class Together:
 
     def __init__(self, generate: Generation | Judging, contrast: Contrast, weight: float) -> None:
         self.generate, self.contrast, self.weight = generate, contrast, weight
+
+    def begin(self) -> None:
+        """Prepare what generates."""
+        self.generate.begin()
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return both losses of a batch."""
@@ -423,8 +458,7 @@ def run_phase(
     checkpoint: Path,
 ) -> tuple[float, float]:
     """Run the steps that are left; return the loss of the last hundred and seconds a step."""
-    if isinstance(phase.loss, Distillation):
-        phase.loss.begin()
+    phase.loss.begin()
     groups = [
         {"params": list(module.parameters()), "lr": rate, "base": options.rate * rate}
         for module, rate in phase.rates
@@ -439,7 +473,7 @@ def run_phase(
         rng = np.random.default_rng([*seed, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         batch = sampler.draw(rng, phase.batch, options.extra_sounds)
-        parts = phase.loss(batch, generator)
+        parts = phase.loss(blurred(batch, options.noise, generator), generator)
         total = torch.stack(list(parts.values())).sum()
         optimizer.zero_grad()
         total.backward()
@@ -451,6 +485,16 @@ def run_phase(
             save_checkpoint(checkpoint, model, optimizer, step + 1)
     taken_s = (time.perf_counter() - begun) / max(1, phase.steps - done)
     return float(np.mean(recent)) if recent else float("nan"), taken_s
+
+
+def blurred(batch: Batch, noise: float, generator: torch.Generator) -> Batch:
+    """Add noise to the vectors of a batch's sounds, which stay unit."""
+
+    def blur(vectors: Tensor) -> Tensor:
+        moved = vectors + noise * torch.randn(vectors.shape, generator=generator).to(vectors.device)
+        return functional.normalize(moved, dim=-1)
+
+    return replace(batch, sounds=blur(batch.sounds), frames=blur(batch.frames))
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
