@@ -71,6 +71,11 @@ eval-encoder: runs/measured/model.safetensors ## Measure how well the encoder fi
 eval-watch: $(INSTALLED) ## Measure what watching notices, and how often it is wrong
 	$(BIN)/python -m soundpost.evaluation.anomaly --write docs/benchmarks.md $(ARGS)
 
+# Embeds, trains and judges; each step goes on where it stopped.
+.PHONY: eval-retrieval
+eval-retrieval: runs/measured/model.safetensors ## Measure what reranking adds to similarity (trains it first)
+	$(TRAIN_ENV) $(BIN)/python -m soundpost.evaluation.retrieval --write docs/benchmarks.md $(ARGS)
+
 .PHONY: train-encoder
 train-encoder: runs/shipped/model.safetensors runs/measured/model.safetensors ## Train the compact encoder and put it into the package
 	$(BIN)/python -m soundpost.evaluation.calibration --shipped runs/shipped

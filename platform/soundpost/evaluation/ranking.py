@@ -35,12 +35,13 @@ class Reading:
         return f"{self.weight:g}, {self.temperature:g}"
 
 
+SIMILARITY = Reading()
 READINGS = (
-    Reading(),
+    SIMILARITY,
     *(
         Reading(temperature, weight)
-        for temperature in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-        for weight in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+        for temperature in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+        for weight in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0)
     ),
 )
 
@@ -131,7 +132,7 @@ def choose_reading(main: Case, others: Sequence[Case]) -> Reading:
 
     One that costs another set more than `MOST_LOST` is not taken.
     """
-    best, chosen = -1.0, Reading()
+    best, chosen = -1.0, SIMILARITY
     for reading in READINGS:
         ranked = main.ranked(reading)
         value = float(ranked.recall(1).mean() + ranked.precision().mean())
@@ -142,7 +143,7 @@ def choose_reading(main: Case, others: Sequence[Case]) -> Reading:
 
 def _loss(case: Case, reading: Reading) -> float:
     """Return by how much a reading is worse than similarity alone, in R@1 or mAP@10."""
-    ranked, alone = case.ranked(reading), case.ranked(Reading())
+    ranked, alone = case.ranked(reading), case.ranked(SIMILARITY)
     by_recall = alone.recall(1).mean() - ranked.recall(1).mean()
     by_precision = alone.precision().mean() - ranked.precision().mean()
     return float(max(by_recall, by_precision))

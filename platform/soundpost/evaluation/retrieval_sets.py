@@ -34,6 +34,7 @@ from soundpost.training.composed_sets import (
     compose_for_training,
     embed_scenes,
     embed_waves,
+    join_sets,
     join_sounds,
     join_texts,
     joined,
@@ -41,7 +42,8 @@ from soundpost.training.composed_sets import (
     part_clips,
     retrieval_set,
 )
-from soundpost.training.data import load_clips, load_waves, unit_wave
+from soundpost.training.composed_texts import Gap, compose_texts, fit_gap, simple_captions
+from soundpost.training.data import captions, load_clips, load_waves, unit_wave
 from soundpost.training.ontology import load_ontology
 from soundpost.training.sound_phrases import Phrase, draw_phrase
 from soundpost.training.wordings import ONTOLOGY_CLASSES, label_prompt
@@ -52,6 +54,7 @@ TRAINING: dict[str, tuple[tuple[str, ...], int, int]] = {
     "urbansound8k": (("urbansound8k",), 800, 800),
     "both": (DATASETS, 1_200, 0),
 }
+CAPTION_FAMILIES = 2_500
 # Families of four scenes, each with one query, and scenes beside them; and the first seed.
 MEASURING: dict[str, tuple[int, int, int]] = {
     "develop": (500, 500, 20),
@@ -87,8 +90,12 @@ class Sets:
         return self.cache.parent / "retrieval" / self.encoder.spec.revision
 
     def training(self, *names: str) -> RetrievalSet:
-        """Return the training scenes of "esc50", "urbansound8k" and "both" datasets' clips."""
-        return self.training_composition(*names)[1]
+        """Return the training scenes of "esc50", "urbansound8k" and "both" datasets' clips.
+
+        "texts" adds those made of captions alone, which no query of the others is true of.
+        """
+        data = self.training_composition(*(name for name in names if name != "texts"))[1]
+        return join_sets([data, self.texts_only()]) if "texts" in names else data
 
     def training_composition(self, *names: str) -> tuple[Composition, RetrievalSet]:
         """Return the same with their truth; a query may be true of any of the scenes."""
@@ -108,6 +115,27 @@ class Sets:
             sounds = embed_scenes(self.encoder, composed.scenes, pool, self.kept / "pieces")
             save_retrieval_set(path, retrieval_set(composed, sounds, self.encoder))
         return composed, load_retrieval_set(path)
+
+    def texts_only(self) -> RetrievalSet:
+        """Return scenes made of captions alone; how audio differs is fitted to training clips."""
+        path = self.kept / "train-texts.npz"
+        if not path.is_file():
+            found = simple_captions(captions(self.data))
+            save_retrieval_set(
+                path, compose_texts(found, CAPTION_FAMILIES, self._gap(), self.encoder, seed=60)
+            )
+        return load_retrieval_set(path)
+
+    def _gap(self) -> Gap:
+        composed, data = self.training_composition("esc50")
+        alone = [row for row, scene in enumerate(composed.scenes) if len(scene.events) == 1]
+        pairs = [
+            (data.texts.vectors[row], frame)
+            for row in alone
+            for frame in data.sounds.frames[row, : data.sounds.lengths[row]]
+        ]
+        texts, frames = zip(*pairs, strict=True)
+        return fit_gap(np.stack(texts), np.stack(frames))
 
     def composition(self, part: str, pool: Pool, dataset: str | None) -> Composition:
         """Return the scenes and queries that "develop" or "test" measure on."""

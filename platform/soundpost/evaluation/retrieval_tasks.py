@@ -11,22 +11,14 @@ from numpy.typing import NDArray
 
 from soundpost.evaluation.ranking import Case, Judge, Judged, by_similarity, judge_all
 from soundpost.models.encoder import FloatArray
-from soundpost.models.reranker import Candidates, RerankerSpec
+from soundpost.models.reranker import Candidates, Reranker
 from soundpost.models.retrieval_set import RetrievalSet, TextSet
 
 IntArray = NDArray[np.int64]
 
-# So many sounds are asked which text says them, drawn from those that a text is true of.
-_MOST_SOUNDS = 500
 
-
-class TwoWay(Protocol):
+class TwoWay(Reranker, Protocol):
     """A reranker that judges in both directions, over texts that are encoded already."""
-
-    @property
-    def spec(self) -> RerankerSpec:
-        """Name and revision."""
-        ...
 
     def sound_probability(
         self, text: TextSet, similarities: FloatArray, candidates: Candidates
@@ -45,13 +37,15 @@ class TwoWay(Protocol):
 class Task:
     """Texts that look for sounds, or sounds that look for texts.
 
-    `queries` are the rows of what looks; `groups` says which queries are no independent evidence.
+    `queries` are the rows of what looks: for texts at most `most` sounds, drawn from those that a text
+    is true of. `groups` says which queries are no independent evidence.
     """
 
     name: str
     data: RetrievalSet
     to_texts: bool = False
     groups: IntArray | None = None
+    most: int = 500
 
     @property
     def queries(self) -> IntArray:
@@ -59,9 +53,9 @@ class Task:
         if not self.to_texts:
             return np.flatnonzero([len(rows) > 0 for rows in self.data.relevant])
         named = np.unique(np.concatenate(self.data.relevant))
-        if len(named) <= _MOST_SOUNDS:
+        if len(named) <= self.most:
             return named
-        chosen = np.random.default_rng(0).choice(named, _MOST_SOUNDS, replace=False)
+        chosen = np.random.default_rng(0).choice(named, self.most, replace=False)
         return np.sort(chosen)
 
     def relevant(self) -> list[IntArray]:

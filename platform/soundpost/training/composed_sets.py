@@ -275,3 +275,13 @@ def join_sounds(parts: Sequence[Candidates]) -> Candidates:
     lengths = np.concatenate([part.lengths for part in parts])
     vectors = np.concatenate([part.vectors for part in parts])
     return Candidates(np.arange(len(lengths)), vectors, np.concatenate(frames), lengths)
+
+
+def join_sets(parts: Sequence[RetrievalSet]) -> RetrievalSet:
+    """Return several sets as one; no text of one is true of a sound of another."""
+    starts = np.cumsum([0, *(len(part.sounds) for part in parts[:-1])])
+    relevant = [
+        rows + start for part, start in zip(parts, starts, strict=True) for rows in part.relevant
+    ]
+    texts, sounds = [part.texts for part in parts], [part.sounds for part in parts]
+    return RetrievalSet(join_texts(texts), join_sounds(sounds), tuple(relevant))
