@@ -3,6 +3,8 @@
 postgres_server: a real server for this test run.
 empty_url: a fresh database without tables. store_url: one with tables. store: the same, open.
 pump_archive: an archive of one source, pump-3, to be watched.
+save_tiny_clap: writes a CLAP checkpoint for tests.
+untrained_reranker: the folder of a reranker for the stand-in encoder.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -78,6 +80,33 @@ def environment_is_left_as_it_was() -> Iterator[None]:
             os.environ[name] = before[name]
         else:
             os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def untrained_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small reranker for the stand-in encoder, whose weights are random."""
+    # Most tests need no torch.
+    import torch
+
+    from soundpost.models.diffatr import DiffAtrConfig, DiffAtrModel
+    from soundpost.models.placeholder import ToneEncoder
+    from soundpost.models.pretrained import quietly
+
+    spec = ToneEncoder().spec
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        sizes = {"dimension": spec.dimension, "token_width": spec.token_width, "text_width": 16}
+        config = DiffAtrConfig(
+            dimensions=sizes,
+            encoder_name=spec.name,
+            encoder_revision=spec.revision,
+            weight=0.5,
+        )
+        model = DiffAtrModel(config)
+    folder = tmp_path_factory.mktemp("reranker")
+    with quietly():
+        model.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -341,3 +370,72 @@ def pump_archive(store: Store) -> PumpArchive:
 def lite_pump_archive(sqlite_store: Store) -> PumpArchive:
     """An archive on SQLite, for tests that are not about the database."""
     return PumpArchive(sqlite_store)
+
+
+# --- a small checkpoint -----------------------------------------------------------------------
+
+_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+_SENTENCES = [
+    "a dog barks and an engine idles",
+    "rain falls on a roof while people are talking",
+    "a violin plays a melody in a crowded room",
+]
+_TEXT = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+}
+_AUDIO = {
+    "patch_embeds_hidden_size": 16,
+    "hidden_size": 128,
+    "depths": [1, 1, 1, 1],
+    "num_attention_heads": [1, 2, 4, 8],
+}
+
+
+def _save_tiny_clap(folder: Path, *, fusion: bool = False) -> Path:
+    """Save a CLAP of 0.35 million weights.
+
+    As in a trained one, batch norm fits log-mels and attention outweighs the first token, so
+    that unlike sounds and texts are told apart.
+    """
+    # Most tests do without them, and they take seconds to import.
+    import torch
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    audio = _AUDIO | ({"enable_fusion": True, "fusion_type": "aff_2d"} if fusion else {})
+    torch.manual_seed(0)
+    model = ClapModel(ClapConfig(text_config=_TEXT, audio_config=audio, projection_dim=48))
+    model.audio_model.audio_encoder.batch_norm.running_mean.fill_(-40.0)
+    model.audio_model.audio_encoder.batch_norm.running_var.fill_(400.0)
+    for layer in model.text_model.encoder.layer:
+        layer.attention.self.value.weight.data.mul_(20.0)
+        layer.attention.output.dense.weight.data.mul_(20.0)
+    model.save_pretrained(folder)
+    truncation = "fusion" if fusion else "rand_trunc"
+    ClapFeatureExtractor(truncation=truncation).save_pretrained(folder)
+    _save_tokenizer(folder)
+    return folder
+
+
+def _save_tokenizer(folder: Path) -> None:
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaTokenizerFast
+
+    pairs = ByteLevelBPETokenizer()
+    pairs.train_from_iterator(
+        _SENTENCES * 3, vocab_size=_TEXT["vocab_size"], special_tokens=_SPECIAL
+    )
+    pairs.save_model(str(folder))
+    RobertaTokenizerFast(
+        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=512
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def save_tiny_clap() -> Callable[..., Path]:
+    """save_tiny_clap(folder, fusion=False): write a tiny, randomly initialised CLAP."""
+    return _save_tiny_clap

@@ -220,14 +220,17 @@ class Client(WatchingCalls, NotificationCalls):
         after: datetime | None = None,
         before: datetime | None = None,
         min_score: float | None = None,
+        rerank: Literal["auto", "off"] | int = "auto",
         timeout_s: float | None = None,
     ) -> SearchResult:
         """Find what sounds like a text.
 
-        Raises EmptyArchiveError, UnknownSourceError, SearchTimeoutError, BusyError.
+        rerank: how many of the first hits the service's reranker puts in order; "auto" leaves that
+        to the service. The result says what was done. Raises InvalidValueError, EmptyArchiveError, UnknownSourceError, SearchTimeoutError, BusyError.
         """
         filters = _filters(k, source, after, before, min_score, timeout_s)
-        return self._ask(SearchResult, "POST", "/v1/search/text", json={"text": text, **filters})
+        query = {"text": text, "rerank": rerank, **filters}
+        return self._ask(SearchResult, "POST", "/v1/search/text", json=query)
 
     def search_audio(
         self,

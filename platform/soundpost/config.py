@@ -43,6 +43,17 @@ class Settings(BaseSettings):
         default=4 * 1024**3, ge=1, description="What the index may take of memory."
     )
 
+    reranker: str = Field(
+        default="auto",
+        description="'auto' (the shipped one that fits the encoder), 'off', or a folder.",
+    )
+    rerank_candidates: int = Field(
+        default=64, ge=1, le=1000, description="Hits that a search reranks, if it does not say."
+    )
+    rerank_budget_s: float = Field(
+        default=0.1, gt=0, description="Reranking that takes longer is left out of the answer."
+    )
+
     broker_url: str = Field(
         default="", description="Celery broker, such as redis://host/0; empty: a folder in home."
     )

@@ -97,6 +97,20 @@ class EmptyArchiveError(InputError):
     remedy = "Bring recordings in first: soundpost ingest FOLDER"
 
 
+class ManifestError(InputError):
+    """The list of captions cannot be used."""
+
+    code = "manifest"
+    remedy = "docs/training-a-reranker.md shows the formats that can be read."
+
+
+class ManifestLineError(ManifestError):
+    """This line of the list of captions cannot be used."""
+
+    code = "manifest-line"
+    remedy = "Correct the line, or take it out."
+
+
 class MissingExtraError(InputError):
     """This needs a part of Soundpost that is not installed."""
 
@@ -253,6 +267,41 @@ class EncoderUnavailableError(ModelError):
 
     code = "encoder-unavailable"
     remedy = "Try again in a moment: it is started anew. If it goes on, see the service's log."
+
+
+class RerankerError(ModelError):
+    """The second stage of the search cannot be used."""
+
+    code = "reranker"
+    remedy = "Search without it (rerank off), and see what soundpost doctor says."
+
+
+class NoRerankerError(RerankerError):
+    """There are no weights for reranking what this encoder finds."""
+
+    code = "no-reranker"
+    remedy = "Name a folder in SOUNDPOST_RERANKER, or train one: soundpost train diffatr"
+
+
+class RerankerNotFoundError(RerankerError):
+    """No reranker is there."""
+
+    code = "reranker-not-found"
+    remedy = "Set SOUNDPOST_RERANKER to 'auto', 'off', or a folder with a trained reranker."
+
+
+class RerankerMismatchError(RerankerError):
+    """The reranker was made for another encoder."""
+
+    code = "reranker-mismatch"
+    remedy = "Set SOUNDPOST_RERANKER to 'auto', or train one for this encoder."
+
+
+class RerankTimeoutError(RerankerError):
+    """Reranking did not end in time."""
+
+    code = "rerank-timeout"
+    remedy = "Ask for fewer candidates, or raise SOUNDPOST_RERANK_BUDGET_S."
 
 
 class DataMissingError(SoundpostError):

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from soundpost.models.registry import SHIPPED_RERANKERS
+
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 
 
@@ -34,6 +36,11 @@ def test_the_demo_finds_what_it_hid(soundpost: Any) -> None:
     assert "Nothing found" in hits_of(told, "a church choir singing")
     assert re.search(r"incident 1 opened: sounds unlike its baseline", told)
     assert re.search(r"incident 1 resolved", told)
+    shipped = any((folder / "config.json").is_file() for folder in SHIPPED_RERANKERS)
+    assert ("--rerank off" in told) == shipped
+    if shipped:
+        reranked = told[told.index("Reranking looks") :].splitlines()
+        assert "dog, then siren.wav" in reranked[3], reranked[:12]
     quiet, _, later = told.partition("Then the bearing begins to knock.")
     assert "incident 1" not in quiet
     assert "brighter" in later

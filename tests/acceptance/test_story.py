@@ -302,6 +302,7 @@ def test_a_bare_install_explains_itself(bare: Any, args: tuple[str, ...]) -> Non
         ("doctor",),
         ("upgrade",),
         ("demo",),
+        ("train", "diffatr", "--data", "captions.csv", "--out", "mine"),
     ],
 )
 def test_a_bare_install_says_what_to_install(bare: Any, args: tuple[str, ...]) -> None:

@@ -1,12 +1,14 @@
-"""Media files made on the fly, for tests of audio input, and a service on a socket."""
+"""Media files made on the fly, a service on a socket, and sources whose rules fire when told."""
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,18 +24,31 @@ from numpy.typing import NDArray
 
 from soundpost.archive.discover import Selection, find_files
 from soundpost.archive.ingest import ingest
+from soundpost.archive.listen import Admit, Heard, Listener, ListenOptions
 from soundpost.archive.plan import IngestOptions
+from soundpost.archive.rerank import NO_SECOND_STAGE, SecondStage
+from soundpost.archive.spool import Spool, started_at
+from soundpost.archive.summary import Finding, Summary
+from soundpost.audio.live import Clock, LiveTarget, now
 from soundpost.client import Client
 from soundpost.config import Settings
+from soundpost.errors import NotAudioError
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.models.placeholder import ToneEncoder
+from soundpost.models.reranker import Candidates, RerankerSpec
+from soundpost.monitoring import incidents as watching
+from soundpost.monitoring.incidents import Applied, Change, Round
 from soundpost.monitoring.observations import Observations
+from soundpost.monitoring.rules import Firing
 from soundpost.service.app import create_app
-from soundpost.store import recordings
+from soundpost.store import audit, incidents, recordings, rules, silences, sources
 from soundpost.store.files import AudioFiles
 from soundpost.store.jobs import ToSend
+from soundpost.store.rules import NewRule
 from soundpost.store.session import Store
+from soundpost.store.silences import NewSilence
+from soundpost.store.watch_tables import Incident
 from soundpost_indexer.exact import ExactIndex
 
 MediaWriter = Callable[..., Path]
@@ -168,17 +183,28 @@ ServiceStarter = Callable[..., RunningService]
 
 @pytest.fixture
 def start_service(tmp_path: Path) -> Iterator[ServiceStarter]:
-    """start_service(store, encoder=ToneEncoder(), **settings): a service on a free port."""
+    """start_service(store, encoder=ToneEncoder(), second_stage=..., **settings): on a free port."""
     with ExitStack() as stack:
 
         def start(
-            store: Store, encoder: AudioTextEncoder | None = None, **changes: object
+            store: Store,
+            encoder: AudioTextEncoder | None = None,
+            second_stage: SecondStage = NO_SECOND_STAGE,
+            **changes: object,
         ) -> RunningService:
             settings = Settings(home=tmp_path / "home", **changes)  # type: ignore[arg-type]  # any field
             index, sender = ExactIndex(32), Kept()
             objects = AudioFiles(settings.resolved_objects_url)
             queue = JobQueue.of(settings, sender)
-            app = create_app(settings, store, index, encoder or ToneEncoder(), queue, objects)
+            app = create_app(
+                settings,
+                store,
+                index,
+                encoder or ToneEncoder(),
+                queue,
+                objects,
+                second_stage=second_stage,
+            )
             url = stack.enter_context(_serving(app))
             client = stack.enter_context(Client(url))
             return RunningService(url, client, settings, store, index, objects, sender, tmp_path)
@@ -213,6 +239,43 @@ def _serving(app: FastAPI) -> Iterator[str]:
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive(), "the service did not stop"
+
+
+class OrderReranker:
+    """Knows which of two tones comes first: "1000 hz before 200 hz". For vectors of ToneEncoder.
+
+    let: it answers only once this is set.
+    """
+
+    def __init__(self, encoder_revision: str = "1", weight: float = 2.0) -> None:
+        self.spec = RerankerSpec(
+            "order", "7", "placeholder:tone", encoder_revision, ToneEncoder().spec.dimension, 1
+        )
+        self.weight = weight
+        self.let = threading.Event()
+        self.let.set()
+        self.asked: list[Candidates] = []
+
+    def joint_probability(
+        self, text: str, similarities: NDArray[np.float32], candidates: Candidates
+    ) -> NDArray[np.float32]:
+        """Prefer what holds the tones in the order in which the text names them."""
+        assert self.let.wait(60)
+        self.asked.append(candidates)
+        tones = ToneEncoder().embed_text(text.split(" before "))
+        peaks = (candidates.frames @ tones.T).argmax(axis=1)
+        in_order = (peaks[:, 0] < peaks[:, -1]).astype(np.float32)
+        likely = np.exp(3.0 * in_order)
+        probabilities: NDArray[np.float32] = (likely / likely.sum()).astype(np.float32)
+        return probabilities
+
+
+@pytest.fixture
+def order_reranker() -> Iterator[OrderReranker]:
+    """A reranker that hears which tone comes first; whatever waits for it is let go in the end."""
+    reranker = OrderReranker()
+    yield reranker
+    reranker.let.set()
 
 
 @pytest.fixture
@@ -268,3 +331,208 @@ def _document(rng: np.random.Generator, level_db: float, bands: int) -> dict[str
         "modulation": np.abs(0.1 + 0.02 * rng.normal(size=4)).tolist(),
         "onsets_per_s": float(rng.integers(3)),
     }
+
+
+# --- incidents --------------------------------------------------------------------------------
+
+
+class IncidentWorld:
+    """One database with a source and rules, and a clock that the test moves."""
+
+    def __init__(self, store: Store, cadence_s: float | None = 60.0) -> None:
+        self.store = store
+        self.source_id = self.add_source("pump-1", cadence_s)
+        self.told: list[tuple[int, str]] = []
+        self.names: dict[str, int] = {}
+
+    def add_source(self, name: str, cadence_s: float | None = 60.0, tags: Any = ()) -> int:
+        with self.store.session() as session:
+            source = sources.ensure(session, name)
+            sources.describe(session, name, cadence_s=cadence_s, tags=tags)
+            return source.id
+
+    def add_rule(self, name: str, kind: str = "level", **values: Any) -> int:
+        with self.store.session() as session:
+            new = NewRule(name=name, kind=kind, created_by="test", **values)
+            self.names[name] = rules.add(session, new, now=_START).id
+            return self.names[name]
+
+    def hear(
+        self,
+        start_s: float,
+        end_s: float,
+        *fired: tuple[int, float, float],
+        also: tuple[int, ...] | None = None,
+        source_id: int | None = None,
+        now_s: float | None = None,
+        late: bool = False,
+    ) -> Applied:
+        """Hear a recording; fired: (rule, from, until). also: rules that were looked at too."""
+        source = source_id or self.source_id
+        firings = [
+            Firing(rule_id, source, _at(begin), _at(end), f"rule {rule_id} held")
+            for rule_id, begin, end in fired
+        ]
+        looked = also if also is not None else tuple(self.names.values())
+        round_ = Round(
+            source,
+            firings,
+            {rule_id: _at(end_s) for rule_id in {*looked, *(f[0] for f in fired)}},
+            _at(start_s),
+            late,
+        )
+        with self.store.session() as session:
+            return watching.apply(session, round_, _at(now_s or end_s), self.note)
+
+    def tick(self, seconds: float) -> list[Change]:
+        with self.store.session() as session:
+            return watching.tick(session, _at(seconds), self.note)
+
+    def note(self, session: Any, incident: Incident, kind: str, now: datetime) -> None:
+        if incident.suppressed_by is None:
+            self.told.append((incident.id, kind))
+
+    def act(self, action: Callable[..., Any], incident_id: int, seconds: float, *more: Any) -> Any:
+        with self.store.session() as session:
+            return action(session, incident_id, "ann", *more, now=_at(seconds), on_change=self.note)
+
+    def all(self) -> list[Incident]:
+        with self.store.reading() as session:
+            return incidents.find(session, newest_first=False, lapsed=True, limit=None)
+
+    def only(self) -> Incident:
+        (incident,) = self.all()
+        return incident
+
+    def actions(self, incident_id: int) -> list[str]:
+        with self.store.reading() as session:
+            return [entry.action for entry in audit.history(session, "incident", incident_id)]
+
+    def silence(self, **values: Any) -> int:
+        given = {
+            "kind": "silence",
+            "starts_at": _at(0),
+            "ends_at": _at(1000),
+            "reason": "works",
+            "created_by": "ann",
+            **values,
+        }
+        with self.store.session() as session:
+            return silences.add(session, NewSilence(**given), now=_START).id
+
+
+_START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def _at(seconds: float) -> datetime:
+    return _START + timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def make_world(store: Store) -> Callable[[], IncidentWorld]:
+    """Return the function that makes a world on each database."""
+    return lambda: IncidentWorld(store)
+
+
+@pytest.fixture
+def world(make_world: Callable[[], IncidentWorld]) -> IncidentWorld:
+    """A source and rules on each database."""
+    return make_world()
+
+
+@pytest.fixture
+def one(sqlite_store: Store) -> IncidentWorld:
+    """The same on SQLite, for what is not about the database."""
+    return IncidentWorld(sqlite_store)
+
+
+# --- listening --------------------------------------------------------------------------------
+
+_QUICK = ListenOptions(segment_s=2.0, stall_s=1.0, first_wait_s=0.05, longest_wait_s=0.2)
+
+
+@dataclass
+class Shelf:
+    """Keeps the segments that it is given, with the time in their names."""
+
+    kept: list[tuple[datetime, NDArray[np.int16]]] = field(default_factory=list)
+    contents: set[bytes] = field(default_factory=set)
+    faults: list[Exception] = field(default_factory=list)
+    refuse: bool = False
+    rate_hz: int = 32_000
+
+    def admit(self, paths: list[Path]) -> Summary:
+        if self.faults:
+            raise self.faults.pop(0)
+        (path,) = paths
+        if self.refuse:
+            fault = NotAudioError(path)
+            return Summary(files=1, failed=[Finding.from_error(str(path), fault)])
+        samples, rate_hz = soundfile.read(path, dtype="int16")
+        assert rate_hz == self.rate_hz
+        self.kept.append((started_at(path.name), samples))
+        self.contents.add(path.read_bytes())
+        return Summary(files=1, queued=1)
+
+    def stretches(self) -> list[tuple[datetime, NDArray[np.int16]]]:
+        """Join the segments that follow each other to the microsecond."""
+        joined: list[tuple[datetime, list[NDArray[np.int16]]]] = []
+        for moment, samples in self.kept:
+            if joined:
+                first, parts = joined[-1]
+                length_us = round(sum(map(len, parts)) * 1_000_000 / self.rate_hz)
+                if first + timedelta(microseconds=length_us) == moment:
+                    parts.append(samples)
+                    continue
+            joined.append((moment, [samples]))
+        return [(first, np.concatenate(parts)) for first, parts in joined]
+
+
+@dataclass
+class Listening:
+    """A listener in a thread."""
+
+    thread: threading.Thread
+    stop: threading.Event
+    heard: list[Heard]
+
+    def end(self) -> Heard:
+        self.stop.set()
+        self.thread.join(60.0)
+        (heard,) = self.heard
+        return heard
+
+
+def _listen(
+    url: str,
+    folder: Path,
+    admit: Admit,
+    options: ListenOptions = _QUICK,
+    clock: Clock = now,
+) -> Listening:
+    """Listen in a thread."""
+    stop, heard = threading.Event(), list[Heard]()
+    listener = Listener(
+        LiveTarget.parse(url), Spool(folder), admit, random.Random(5), options, clock
+    )
+    thread = threading.Thread(target=lambda: heard.append(listener.run(stop)))
+    thread.start()
+    return Listening(thread, stop, heard)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    """Where the segments of a listener arrive."""
+    return Shelf()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The spool of a listener."""
+    return tmp_path / "spool" / "mic"
+
+
+@pytest.fixture
+def listen() -> Callable[..., Listening]:
+    """Return the function that listens in a thread."""
+    return _listen

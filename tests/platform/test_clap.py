@@ -13,8 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from tokenizers import ByteLevelBPETokenizer
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
+from transformers import ClapFeatureExtractor, ClapModel
 
 from soundpost.errors import BrokenCheckpointError, InvalidValueError, ModelNotFoundError
 from soundpost.models.clap import ClapEncoder, ClapMel
@@ -22,63 +21,15 @@ from soundpost.models.encoder import AudioTextEncoder
 
 RATE_HZ = 48_000
 WINDOW = 10 * RATE_HZ
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-SENTENCES = [
-    "a dog barks and an engine idles",
-    "rain falls on a roof while people are talking",
-    "a violin plays a melody in a crowded room",
-]
-TEXT = {
-    "vocab_size": 400,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 40,
-}
-AUDIO = {
-    "patch_embeds_hidden_size": 16,
-    "hidden_size": 128,
-    "depths": [1, 1, 1, 1],
-    "num_attention_heads": [1, 2, 4, 8],
-}
-
-
-def _save_checkpoint(folder: Path, *, fusion: bool) -> Path:
-    """Save a CLAP of 0.35 million weights.
-
-    As in a trained one, batch norm fits log-mels and attention outweighs the first token, so
-    that unlike sounds and texts are told apart.
-    """
-    audio = AUDIO | ({"enable_fusion": True, "fusion_type": "aff_2d"} if fusion else {})
-    torch.manual_seed(0)
-    model = ClapModel(ClapConfig(text_config=TEXT, audio_config=audio, projection_dim=48))
-    model.audio_model.audio_encoder.batch_norm.running_mean.fill_(-40.0)
-    model.audio_model.audio_encoder.batch_norm.running_var.fill_(400.0)
-    for layer in model.text_model.encoder.layer:
-        layer.attention.self.value.weight.data.mul_(20.0)
-        layer.attention.output.dense.weight.data.mul_(20.0)
-    model.save_pretrained(folder)
-    truncation = "fusion" if fusion else "rand_trunc"
-    ClapFeatureExtractor(truncation=truncation).save_pretrained(folder)
-    _save_tokenizer(folder)
-    return folder
-
-
-def _save_tokenizer(folder: Path) -> None:
-    pairs = ByteLevelBPETokenizer()
-    pairs.train_from_iterator(SENTENCES * 3, vocab_size=TEXT["vocab_size"], special_tokens=SPECIAL)
-    pairs.save_model(str(folder))
-    RobertaTokenizerFast(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=512
-    ).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+def checkpoints(
+    tmp_path_factory: pytest.TempPathFactory, save_tiny_clap: Callable[..., Path]
+) -> dict[bool, Path]:
     folder = tmp_path_factory.mktemp("clap")
     return {
-        fusion: _save_checkpoint(folder / f"tiny-{'fused' if fusion else 'plain'}", fusion=fusion)
+        fusion: save_tiny_clap(folder / f"tiny-{'fused' if fusion else 'plain'}", fusion=fusion)
         for fusion in (False, True)
     }
 

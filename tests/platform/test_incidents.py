@@ -4,130 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from hypothesis.strategies import booleans, integers, lists, sampled_from
 from sqlalchemy import select
 
-from soundpost.errors import IncidentStateError, InvalidValueError, UnknownIncidentError
-from soundpost.monitoring import incidents as watching
 from soundpost.monitoring import review
-from soundpost.monitoring.incidents import Applied, Change, Round
-from soundpost.monitoring.rules import Firing
-from soundpost.store import audit, incidents, rules, silences, sources
-from soundpost.store.rules import NewRule
-from soundpost.store.session import Store
-from soundpost.store.silences import NewSilence
-from soundpost.store.watch_tables import Finding, Incident, IncidentRule
+from soundpost.store import incidents, rules, silences, sources
+from soundpost.store.watch_tables import IncidentRule
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+World = Any  # See conftest.
 
 
 def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
-
-
-class World:
-    """One database with a source and rules, and a clock that the test moves."""
-
-    def __init__(self, store: Store, cadence_s: float | None = 60.0) -> None:
-        self.store = store
-        self.source_id = self.add_source("pump-1", cadence_s)
-        self.told: list[tuple[int, str]] = []
-        self.names: dict[str, int] = {}
-
-    def add_source(self, name: str, cadence_s: float | None = 60.0, tags: Any = ()) -> int:
-        with self.store.session() as session:
-            source = sources.ensure(session, name)
-            sources.describe(session, name, cadence_s=cadence_s, tags=tags)
-            return source.id
-
-    def add_rule(self, name: str, kind: str = "level", **values: Any) -> int:
-        with self.store.session() as session:
-            new = NewRule(name=name, kind=kind, created_by="test", **values)
-            self.names[name] = rules.add(session, new, now=START).id
-            return self.names[name]
-
-    def hear(
-        self,
-        start_s: float,
-        end_s: float,
-        *fired: tuple[int, float, float],
-        also: tuple[int, ...] | None = None,
-        source_id: int | None = None,
-        now_s: float | None = None,
-        late: bool = False,
-    ) -> Applied:
-        """Hear a recording; fired: (rule, from, until). also: rules that were looked at too."""
-        source = source_id or self.source_id
-        firings = [
-            Firing(rule_id, source, at(begin), at(end), f"rule {rule_id} held")
-            for rule_id, begin, end in fired
-        ]
-        looked = also if also is not None else tuple(self.names.values())
-        round_ = Round(
-            source,
-            firings,
-            {rule_id: at(end_s) for rule_id in {*looked, *(f[0] for f in fired)}},
-            at(start_s),
-            late,
-        )
-        with self.store.session() as session:
-            return watching.apply(session, round_, at(now_s or end_s), self.note)
-
-    def tick(self, seconds: float) -> list[Change]:
-        with self.store.session() as session:
-            return watching.tick(session, at(seconds), self.note)
-
-    def note(self, session: Any, incident: Incident, kind: str, now: datetime) -> None:
-        if incident.suppressed_by is None:
-            self.told.append((incident.id, kind))
-
-    def act(self, action: Callable[..., Any], incident_id: int, seconds: float, *more: Any) -> Any:
-        with self.store.session() as session:
-            return action(session, incident_id, "ann", *more, now=at(seconds), on_change=self.note)
-
-    def all(self) -> list[Incident]:
-        with self.store.reading() as session:
-            return incidents.find(session, newest_first=False, lapsed=True, limit=None)
-
-    def only(self) -> Incident:
-        (incident,) = self.all()
-        return incident
-
-    def actions(self, incident_id: int) -> list[str]:
-        with self.store.reading() as session:
-            return [entry.action for entry in audit.history(session, "incident", incident_id)]
-
-    def silence(self, **values: Any) -> int:
-        given = {
-            "kind": "silence",
-            "starts_at": at(0),
-            "ends_at": at(1000),
-            "reason": "works",
-            "created_by": "ann",
-            **values,
-        }
-        with self.store.session() as session:
-            return silences.add(session, NewSilence(**given), now=START).id
-
-
-@pytest.fixture
-def world(store: Store) -> World:
-    return World(store)
-
-
-@pytest.fixture
-def one(sqlite_store: Store) -> World:
-    """For what is not about the database."""
-    return World(sqlite_store)
 
 
 # --- opening and ending -----------------------------------------------------------------------
@@ -373,114 +265,6 @@ def test_a_silence_is_for_what_it_names(one: World, values: dict[str, Any], hold
     assert (one.only().suppressed_by is not None) == holds
 
 
-# --- what people do ---------------------------------------------------------------------------
-
-
-def test_people_and_their_reasons_are_on_record(world: World) -> None:
-    loud = world.add_rule("loud")
-    world.hear(0, 60, (loud, 0, 60))
-    world.act(review.acknowledge, 1, 61, "looking")
-    with world.store.session() as session:
-        review.note(session, 1, "ben", "bearing?", now=at(62))
-    world.act(review.resolve, 1, 63, "oiled")
-    with world.store.reading() as session:
-        found = [(e.actor, e.action, e.reason) for e in audit.history(session, "incident", 1)]
-    assert found == [
-        ("soundpost", "opened", "rule 1 held"),
-        ("ann", "acknowledged", "looking"),
-        ("ben", "noted", "bearing?"),
-        ("ann", "resolved", "oiled"),
-    ]
-    assert world.told == [(1, "opened"), (1, "acknowledged"), (1, "resolved")]
-
-
-def test_acknowledging_stops_the_escalation(one: World) -> None:
-    loud = one.add_rule("loud", escalate_after_s=100.0)
-    one.hear(0, 60, (loud, 0, 60))
-    one.act(review.acknowledge, 1, 61, None)
-    assert one.tick(200) == []
-    other = one.add_source("other")
-    one.hear(0, 60, (loud, 0, 60), source_id=other)
-    assert [c.kind for c in one.tick(170)] == ["escalated"]
-    assert one.tick(171) == []
-
-
-def test_what_cannot_be_done_is_refused(one: World) -> None:
-    loud = one.add_rule("loud", for_s=100.0)
-    one.hear(0, 60, (loud, 0, 60))
-    with pytest.raises(IncidentStateError, match="it is pending"):
-        one.act(review.acknowledge, 1, 61, None)
-    one.hear(60, 120, (loud, 60, 120))
-    one.act(review.resolve, 1, 121, None)
-    for action in (review.resolve, review.acknowledge):
-        with pytest.raises(IncidentStateError, match="it is resolved"):
-            one.act(action, 1, 122, None)
-    with pytest.raises(UnknownIncidentError):
-        one.act(review.resolve, 99, 122, None)
-    with pytest.raises(InvalidValueError):
-        one.act(review.dismiss, 1, 122, " ")
-    with one.store.session() as session, pytest.raises(InvalidValueError):
-        review.resolve(session, 1, "", now=at(1))
-
-
-def test_a_false_alarm_that_goes_on_is_not_told_again_for_a_day(world: World) -> None:
-    loud = world.add_rule("loud", keep_firing_s=100.0)
-    world.hear(0, 60, (loud, 0, 60))
-    world.act(review.dismiss, 1, 61, "the cleaner")
-    for start in range(60, 600, 60):
-        assert world.hear(start, start + 60, (loud, start, start + 60)).carried == ()
-    # After a break it is news.
-    assert [c.kind for c in world.hear(1200, 1260, (loud, 1200, 1260)).changes] == ["opened"]
-
-
-def test_a_resolved_incident_that_goes_on_opens_again(one: World) -> None:
-    loud = one.add_rule("loud")
-    one.hear(0, 60, (loud, 0, 60))
-    one.act(review.resolve, 1, 61, "fixed")
-    assert [c.kind for c in one.hear(60, 120, (loud, 60, 120)).changes] == ["opened"]
-
-
-def test_what_was_dismissed_in_error_is_taken_back(one: World) -> None:
-    loud = one.add_rule("loud")
-    one.hear(0, 60, (loud, 0, 60))
-    one.act(review.dismiss, 1, 61, "nothing")
-    with one.store.reading() as session:
-        assert len(review.dismissed_stretches(session, one.source_id)) == 1
-    assert one.act(review.reopen, 1, 62, "it was something").state == "open"
-    with one.store.reading() as session:
-        assert review.dismissed_stretches(session, one.source_id) == []
-    one.act(review.resolve, 1, 63, None)
-    one.hear(60, 120, (loud, 60, 120))
-    with pytest.raises(IncidentStateError, match="incident 2 goes on instead"):
-        one.act(review.reopen, 1, 121, None)
-
-
-def test_what_is_reopened_under_a_silence_is_held_back(one: World) -> None:
-    loud = one.add_rule("loud", keep_firing_s=5000.0)
-    one.hear(0, 60, (loud, 0, 60))
-    one.act(review.resolve, 1, 61, None)
-    one.silence()
-    one.act(review.reopen, 1, 62, None)
-    assert one.actions(1) == ["opened", "resolved", "opened"]
-    assert one.only().suppressed_by is not None
-    assert one.told == [(1, "opened"), (1, "resolved")]
-
-
-def test_the_calibration_is_told_what_was_dismissed(world: World) -> None:
-    loud, novel = world.add_rule("loud"), world.add_rule("novel", "novelty", for_s=0.0)
-    world.hear(0, 60, (loud, 10, 20), (novel, 30, 60))
-    world.act(review.dismiss, 1, 61, "the cleaner")
-    with world.store.session() as session:
-        session.add(Finding(incident_id=1, rule_id=novel, window_id=None))
-    with world.store.reading() as session:
-        found = review.dismissed_stretches(session, world.source_id)
-    assert [(s.kind, s.started_at, s.until) for s in found] == [
-        ("level", at(10), at(20)),
-        ("novelty", at(30), at(60)),
-    ]
-    assert found[0].window_ids == ()
-
-
 # --- late, and at once ------------------------------------------------------------------------
 
 
@@ -496,8 +280,7 @@ def test_late_recordings_make_an_incident_of_their_own(world: World) -> None:
     assert [i.state for i in world.all()] == ["open", "resolved"]
 
 
-def test_many_threads_open_one_incident(store: Store) -> None:
-    world = World(store)
+def test_many_threads_open_one_incident(world: World) -> None:
     loud, quiet = world.add_rule("loud"), world.add_rule("quiet")
     errors: list[Exception] = []
     ready = threading.Barrier(6)
@@ -522,134 +305,5 @@ def test_many_threads_open_one_incident(store: Store) -> None:
     assert errors == []
     assert world.only().state == "open"
     assert [kind for _, kind in world.told] == ["opened", "joined"]
-    with store.reading() as session:
+    with world.store.reading() as session:
         assert sorted(session.scalars(select(IncidentRule.times))) == [10, 15]
-
-
-# --- whatever happens -------------------------------------------------------------------------
-
-RULES = (
-    ("loud", "level", {"keep_firing_s": 100.0}),
-    ("held", "level", {"for_s": 90.0, "keep_firing_s": 0.0, "severity": "critical"}),
-    ("cool", "tag", {"cooldown_s": 200.0, "escalate_after_s": 60.0, "severity": "info"}),
-    ("novel", "novelty", {"keep_firing_s": 50.0}),
-    ("mic", "microphone", {"keep_firing_s": 50.0}),
-)
-ACTIONS = (review.acknowledge, review.resolve, review.dismiss, review.reopen)
-STEP_S = 60.0
-MACHINES = count()
-EXAMPLES = 10
-
-
-class AnythingHappens(RuleBasedStateMachine):
-    """Firings, ticks, silences and people in any order."""
-
-    opened_store: Store
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.world = World(self.opened_store)
-        names = f"{next(MACHINES)}-"
-        self.world.source_id = self.world.add_source(names + "source")
-        self.rules = [
-            self.world.add_rule(names + name, kind, **values) for name, kind, values in RULES
-        ]
-        self.now_s = 0.0
-        self.open_silences: list[int] = []
-
-    @rule(
-        fired=lists(integers(0, len(RULES) - 1), unique=True),
-        begin=sampled_from([0.0, 30.0]),
-        length=sampled_from([10.0, 30.0]),
-    )
-    def hear(self, fired: list[int], begin: float, length: float) -> None:
-        start = self.now_s
-        self.now_s += STEP_S
-        firings = [(self.rules[n], start + begin, start + begin + length) for n in fired]
-        self.world.hear(start, start + STEP_S, *firings)
-
-    @rule(fired=integers(0, len(RULES) - 1))
-    def hear_late(self, fired: int) -> None:
-        self.world.hear(-1000, -900, (self.rules[fired], -1000, -900), late=True, now_s=self.now_s)
-
-    @rule(seconds=sampled_from([1.0, 40.0, 500.0]))
-    def wait(self, seconds: float) -> None:
-        self.now_s += seconds
-        self.world.tick(self.now_s)
-
-    @rule(action=sampled_from(ACTIONS), which=integers(0, 20))
-    def act(self, action: Callable[..., Any], which: int) -> None:
-        found = self.mine()
-        if not found:
-            return
-        with suppress(IncidentStateError):
-            self.world.act(action, found[which % len(found)].id, self.now_s, "why not")
-
-    @rule(maintenance=booleans())
-    def silence(self, maintenance: bool) -> None:
-        kind = "maintenance" if maintenance else "silence"
-        made = self.world.silence(
-            kind=kind,
-            source_id=self.world.source_id,
-            starts_at=at(self.now_s),
-            ends_at=at(self.now_s + 300),
-        )
-        self.open_silences.append(made)
-
-    def mine(self) -> list[Incident]:
-        with self.world.store.reading() as session:
-            return incidents.find(session, source_id=self.world.source_id, lapsed=True, limit=None)
-
-    @invariant()
-    def one_incident_at_a_time(self) -> None:
-        active = [i for i in self.mine() if i.state in incidents.ACTIVE]
-        assert max(Counter((i.family, i.late) for i in active).values(), default=0) <= 1
-        with self.world.store.reading() as session:
-            parts = incidents.rules_of(session, [i.id for i in active])
-        held = [(r.id, i.late) for i in active for _, r in parts[i.id]]
-        assert len(held) == len(set(held))
-        assert all(parts[i.id] for i in active)
-
-    @invariant()
-    def every_step_is_on_record(self) -> None:
-        with self.world.store.reading() as session:
-            for incident in self.mine():
-                state = None
-                for entry in audit.history(session, "incident", incident.id):
-                    assert entry.detail["from"] == state, (entry.action, entry.detail)
-                    state = entry.detail["to"]
-                assert state == incident.state
-
-    def teardown(self) -> None:
-        quiet_until = self.now_s + 1000
-        while self.now_s < quiet_until:
-            start = self.now_s
-            self.now_s += STEP_S
-            self.world.hear(start, start + STEP_S, also=tuple(self.rules))
-            self.world.tick(self.now_s)
-        assert {i.state for i in self.mine()} <= {"resolved", "dismissed"}
-        self.one_incident_at_a_time()
-        self.every_step_is_on_record()
-
-
-@pytest.mark.slow
-def test_whatever_happens_incidents_are_single_recorded_and_end(store: Store) -> None:
-    AnythingHappens.opened_store = store
-    machine = AnythingHappens.TestCase
-    # An example takes a second: shrinking one would take an hour, and the steps are printed.
-    machine.settings = settings(
-        max_examples=EXAMPLES,
-        stateful_step_count=15,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    machine().runTest()
-
-
-@pytest.fixture(autouse=True)
-def no_machine_left() -> Iterator[None]:
-    yield
-    if "opened_store" in vars(AnythingHappens):
-        del AnythingHappens.opened_store

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -16,18 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from functools import partial
 from http.server import (
     BaseHTTPRequestHandler,
-    SimpleHTTPRequestHandler,
     ThreadingHTTPServer,
 )
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -35,20 +30,11 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from soundpost.archive.discover import Discovery
-from soundpost.archive.listen import Admit, Heard, Listener, ListenOptions
+from soundpost.archive.listen import Admit, Heard, ListenOptions
 from soundpost.archive.plan import IngestOptions, Timing
 from soundpost.archive.register import register
-from soundpost.archive.spool import Spool, folder_name, segment_name, started_at
-from soundpost.archive.summary import Finding, Summary
-from soundpost.audio.live import Clock, LiveFormat, LiveTarget, now
-from soundpost.errors import (
-    InvalidValueError,
-    NotAudioError,
-    QueueFullError,
-    SpoolBusyError,
-    SpoolError,
-    StoreError,
-)
+from soundpost.archive.summary import Summary
+from soundpost.audio.live import LiveTarget
 from soundpost.jobs import JobQueue, NoSender
 from soundpost.store.files import AudioFiles
 from soundpost.store.session import Store, open_store
@@ -59,6 +45,10 @@ RATE_HZ = 32_000
 DEADLINE_S = 60.0
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 QUICK = ListenOptions(segment_s=2.0, stall_s=1.0, first_wait_s=0.05, longest_wait_s=0.2)
+
+
+# Starts a listener in a thread; see conftest.
+Listen = Callable[..., Any]
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -182,77 +172,6 @@ def _endless_wav_header() -> bytes:
     )
 
 
-@dataclass
-class Shelf:
-    """Keeps the segments that it is given, with the time in their names."""
-
-    kept: list[tuple[datetime, NDArray[np.int16]]] = field(default_factory=list)
-    contents: set[bytes] = field(default_factory=set)
-    faults: list[Exception] = field(default_factory=list)
-    refuse: bool = False
-
-    def admit(self, paths: list[Path]) -> Summary:
-        if self.faults:
-            raise self.faults.pop(0)
-        (path,) = paths
-        if self.refuse:
-            fault = NotAudioError(path)
-            return Summary(files=1, failed=[Finding.from_error(str(path), fault)])
-        samples, rate_hz = soundfile.read(path, dtype="int16")
-        assert rate_hz == RATE_HZ
-        self.kept.append((started_at(path.name), samples))
-        self.contents.add(path.read_bytes())
-        return Summary(files=1, queued=1)
-
-
-@dataclass
-class Listening:
-    """A listener in a thread."""
-
-    thread: threading.Thread
-    stop: threading.Event
-    heard: list[Heard]
-
-    def end(self) -> Heard:
-        self.stop.set()
-        self.thread.join(DEADLINE_S)
-        (heard,) = self.heard
-        return heard
-
-
-def listen(
-    url: str,
-    folder: Path,
-    admit: Admit,
-    options: ListenOptions = QUICK,
-    clock: Clock = now,
-) -> Listening:
-    """Listen in a thread."""
-    stop, heard = threading.Event(), list[Heard]()
-    listener = Listener(
-        LiveTarget.parse(url), Spool(folder), admit, random.Random(5), options, clock
-    )
-    thread = threading.Thread(target=lambda: heard.append(listener.run(stop)))
-    thread.start()
-    return Listening(thread, stop, heard)
-
-
-def stretches(
-    kept: list[tuple[datetime, NDArray[np.int16]]],
-) -> list[tuple[datetime, NDArray[np.int16]]]:
-    """Join the segments that follow each other to the microsecond."""
-    joined: list[tuple[datetime, list[NDArray[np.int16]]]] = []
-    for moment, samples in kept:
-        if joined:
-            first, parts = joined[-1]
-            length_us = round(sum(map(len, parts)) * 1_000_000 / RATE_HZ)
-            if first + timedelta(microseconds=length_us) == moment:
-                parts.append(samples)
-                continue
-        joined.append((moment, [samples]))
-    return [(first, np.concatenate(parts)) for first, parts in joined]
-
-
 def place_of(samples: NDArray[np.int16]) -> int:
     """Return where in SIGNAL these samples are; they must all be there, in a row."""
     windows = np.flatnonzero(samples[0] == SIGNAL)
@@ -261,26 +180,15 @@ def place_of(samples: NDArray[np.int16]) -> int:
     return int(place)
 
 
-@pytest.fixture
-def shelf() -> Shelf:
-    return Shelf()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "spool" / "mic"
-
-
-# --- streams ----------------------------------------------------------------------------------
-
-
-def test_segments_join_to_the_signal_sample_by_sample(folder: Path, shelf: Shelf) -> None:
+def test_segments_join_to_the_signal_sample_by_sample(
+    listen: Listen, folder: Path, shelf: Any
+) -> None:
     clock = FastClock(1.0)
     with on_air(Radio(clock, 1.0)) as radio:
         listening = listen(radio.url, folder, shelf.admit, clock=clock)
         eventually(lambda: len(shelf.kept) >= 3)
         heard = listening.end()
-    ((first, samples),) = stretches(shelf.kept)
+    ((first, samples),) = shelf.stretches()
     assert heard.segments == len(shelf.kept)
     assert heard.connections == 1
     lengths = [len(piece) for _, piece in shelf.kept]
@@ -289,19 +197,21 @@ def test_segments_join_to_the_signal_sample_by_sample(folder: Path, shelf: Shelf
     assert list(folder.glob("*.flac*")) == []
 
 
-def test_sound_that_the_server_had_in_store_keeps_its_own_time(folder: Path, shelf: Shelf) -> None:
+def test_sound_that_the_server_had_in_store_keeps_its_own_time(
+    listen: Listen, folder: Path, shelf: Any
+) -> None:
     clock = FastClock(1.0)
     time.sleep(3.0)
     with on_air(Radio(clock, 1.0, store_s=2.5)) as radio:
         listening = listen(radio.url, folder, shelf.admit, clock=clock)
         eventually(lambda: len(shelf.kept) >= 1)
         listening.end()
-    first, samples = stretches(shelf.kept)[0]
+    first, samples = shelf.stretches()[0]
     assert abs(first - radio.time_of(place_of(samples))) < timedelta(seconds=0.3)
 
 
 def test_a_cut_stream_is_connected_again_with_its_own_time(
-    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+    listen: Listen, folder: Path, shelf: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FastClock(4.0)
     cuts = [("cut", 112_000), ("cut", 12_000), ("cut", 112_000)]
@@ -309,7 +219,7 @@ def test_a_cut_stream_is_connected_again_with_its_own_time(
         listening = listen(radio.url, folder, shelf.admit, clock=clock)
         eventually(lambda: len(radio.asked) == 4 and len(shelf.kept) >= 6)
         heard = listening.end()
-    pieces = stretches(shelf.kept)
+    pieces = shelf.stretches()
     assert heard.connections == 4
     # The second connection was too short to be kept.
     assert len(pieces) == 3
@@ -321,7 +231,7 @@ def test_a_cut_stream_is_connected_again_with_its_own_time(
 
 
 def test_a_stalled_stream_is_given_up_and_connected_again(
-    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+    listen: Listen, folder: Path, shelf: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FastClock(4.0)
     stalls = [("stall", 304_000)]
@@ -330,7 +240,7 @@ def test_a_stalled_stream_is_given_up_and_connected_again(
         eventually(lambda: len(radio.asked) == 2 and len(shelf.kept) >= 7)
         listening.end()
     assert "stream-stalled" in {getattr(record, "code", None) for record in caplog.records}
-    pieces = stretches(shelf.kept)
+    pieces = shelf.stretches()
     assert len(pieces) == 2
     assert len(pieces[0][1]) == 304_000
     gap = pieces[1][0] - pieces[0][0]
@@ -338,7 +248,7 @@ def test_a_stalled_stream_is_given_up_and_connected_again(
 
 
 def test_a_server_that_is_not_ready_is_asked_again_and_again(
-    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+    listen: Listen, folder: Path, shelf: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = FastClock(4.0)
     with on_air(Radio(clock, 4.0, refused=3)) as radio, caplog.at_level(logging.INFO):
@@ -354,7 +264,11 @@ def test_a_server_that_is_not_ready_is_asked_again_and_again(
 
 
 def test_neither_password_nor_token_is_ever_shown(
-    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    listen: Listen,
+    folder: Path,
+    shelf: Any,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     clock = FastClock(4.0)
     with on_air(Radio(clock, 4.0, [("cut", 40_000)], refused=3, locked=True)) as radio:
@@ -374,7 +288,7 @@ def test_neither_password_nor_token_is_ever_shown(
     assert f"127.0.0.1:{radio.port}" in logged
 
 
-def test_stopped_it_keeps_the_last_part(folder: Path, shelf: Shelf) -> None:
+def test_stopped_it_keeps_the_last_part(listen: Listen, folder: Path, shelf: Any) -> None:
     clock = FastClock(4.0)
     options = ListenOptions(segment_s=3600.0)
     with on_air(Radio(clock, 4.0)) as radio:
@@ -387,7 +301,9 @@ def test_stopped_it_keeps_the_last_part(folder: Path, shelf: Shelf) -> None:
     place_of(samples)
 
 
-def test_a_stop_does_not_wait_for_a_server_that_says_nothing(folder: Path, shelf: Shelf) -> None:
+def test_a_stop_does_not_wait_for_a_server_that_says_nothing(
+    listen: Listen, folder: Path, shelf: Any
+) -> None:
     options = ListenOptions(stall_s=3600.0)
     with on_air(Radio(FastClock(1.0), 1.0, [("stall", 0)])) as radio:
         listening = listen(radio.url, folder, shelf.admit, options)
@@ -395,130 +311,8 @@ def test_a_stop_does_not_wait_for_a_server_that_says_nothing(folder: Path, shelf
         assert listening.end() == Heard()
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff"])
-def test_a_file_is_heard_to_its_end(
-    folder: Path, shelf: Shelf, tmp_path: Path, suffix: str
-) -> None:
-    soundfile.write(tmp_path / f"in{suffix}", SIGNAL[: 9 * RATE_HZ // 2], RATE_HZ)
-    listening = listen(str(tmp_path / f"in{suffix}"), folder, shelf.admit, clock=lambda: NOON)
-    listening.thread.join(DEADLINE_S)
-    assert not listening.thread.is_alive()
-    # Half a second is too short for a segment.
-    assert listening.heard == [Heard(segments=2, audio_s=4.0, connections=1)]
-    ((first, samples),) = stretches(shelf.kept)
-    assert first == NOON
-    assert np.array_equal(samples, SIGNAL[: 4 * RATE_HZ])
-
-
-@pytest.mark.parametrize("over", ["file", "http"])
-def test_a_playlist_is_heard(folder: Path, shelf: Shelf, tmp_path: Path, over: str) -> None:
-    wave = (8000 * np.sin(np.arange(5 * RATE_HZ) * 2 * np.pi * 440 / RATE_HZ)).astype(np.int16)
-    _write_playlist(tmp_path / "live.m3u8", wave)
-    assert len(list(tmp_path.glob("*.ts"))) > 1
-    with _files_over_http(tmp_path) as address:
-        url = f"{address}/live.m3u8" if over == "http" else (tmp_path / "live.m3u8").as_uri()
-        listening = listen(url, folder, shelf.admit)
-        eventually(lambda: sum(len(samples) for _, samples in shelf.kept) >= 4 * RATE_HZ)
-        listening.end()
-    samples = np.concatenate([samples for _, samples in shelf.kept])
-    spectrum = np.abs(np.fft.rfft(samples[RATE_HZ : 2 * RATE_HZ]))
-    assert int(spectrum.argmax()) == 440
-
-
-@contextlib.contextmanager
-def _files_over_http(folder: Path) -> Iterator[str]:
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            """Be quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def _write_playlist(path: Path, wave: NDArray[np.int16]) -> None:
-    options = {"hls_time": "1", "hls_list_size": "0"}
-    with av.open(str(path), "w", format="hls", options=options) as container:
-        stream = container.add_stream("aac", rate=RATE_HZ, layout="mono")
-        for at in range(0, len(wave) - 1023, 1024):
-            floats = (wave[None, at : at + 1024] / 32768).astype(np.float32)
-            frame = av.AudioFrame.from_ndarray(floats, format="fltp", layout="mono")
-            frame.rate, frame.pts, frame.time_base = RATE_HZ, at, Fraction(1, RATE_HZ)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def test_a_camera_is_heard_over_rtsp_sample_by_sample(folder: Path, shelf: Shelf) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as camera:
-        asked: list[str] = []
-        server = threading.Thread(target=_be_camera, args=(camera, 6 * RATE_HZ, asked))
-        server.start()
-        address = f"rtsp://127.0.0.1:{camera.getsockname()[1]}/mic"
-        began = now()
-        listening = listen(address, folder, shelf.admit)
-        eventually(lambda: len(shelf.kept) == 3)
-        listening.end()
-        server.join(DEADLINE_S)
-    ((first, samples),) = stretches(shelf.kept)
-    assert asked == ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"]
-    assert np.array_equal(samples, SIGNAL[: 6 * RATE_HZ])
-    assert abs(first - began) < timedelta(seconds=1)
-
-
-def _be_camera(camera: socket.socket, samples: int, asked: list[str]) -> None:
-    """Answer one client (RFC 2326) and send SIGNAL as it happens, interleaved with the answers."""
-    connection, _ = camera.accept()
-    with connection, connection.makefile("rb") as requests:
-        while not asked or asked[-1] != "PLAY":
-            lines = [line.decode().strip() for line in iter(requests.readline, b"\r\n")]
-            asked.append(lines[0].split()[0])
-            connection.sendall(_rtsp_answer(asked[-1], lines).encode())
-        began_s = time.monotonic()
-        for number, at in enumerate(range(0, samples, 480)):
-            time.sleep(max(0.0, began_s + at / RATE_HZ - time.monotonic()))
-            payload = SIGNAL[at : min(samples, at + 480)].astype(">i2").tobytes()
-            packet = struct.pack(">BBHII", 0x80, 97, number, at, 1234) + payload
-            connection.sendall(b"$\0" + struct.pack(">H", len(packet)) + packet)
-
-
-def _rtsp_answer(method: str, lines: list[str]) -> str:
-    description = (
-        "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=mic\r\nt=0 0\r\nm=audio 0 RTP/AVP 97\r\n"
-        f"a=rtpmap:97 L16/{RATE_HZ}/1\r\na=control:track\r\n"
-    )
-    headers, body = {
-        "DESCRIBE": (f"Content-Type: application/sdp\r\nContent-Length: {len(description)}\r\n", 1),
-        "SETUP": ("Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n", 0),
-        "PLAY": ("Session: 1\r\n", 0),
-    }.get(method, ("Public: DESCRIBE, SETUP, PLAY\r\n", 0))
-    number = next(line for line in lines if line.startswith("CSeq"))
-    return f"RTSP/1.0 200 OK\r\n{number}\r\n{headers}\r\n{description * body}"
-
-
-def test_silence_twice_is_two_recordings(folder: Path, shelf: Shelf, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "mute.wav", np.zeros(6 * RATE_HZ), RATE_HZ)
-    for _ in range(2):
-        listen(str(tmp_path / "mute.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
-    assert len(shelf.kept) == 6
-    assert len(shelf.contents) == 6
-
-
-@pytest.mark.parametrize("options", [{"segment_s": 0.5}, {"segment_s": 1e6}, {"stall_s": 0.0}])
-def test_options_that_make_no_sense_are_refused(
-    options: dict[str, float], folder: Path, shelf: Shelf
-) -> None:
-    with pytest.raises(InvalidValueError):
-        listen("rtsp://cam/s", folder, shelf.admit, ListenOptions(**options))
-
-
 def test_a_loss_within_a_stream_moves_what_follows_to_its_time(
-    folder: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+    listen: Listen, folder: Path, shelf: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The host's clock jumps by ten seconds, as if so much had been lost."""
     real = FastClock(4.0)
@@ -532,107 +326,13 @@ def test_a_loss_within_a_stream_moves_what_follows_to_its_time(
         count = len(shelf.kept)
         eventually(lambda: len(shelf.kept) >= count + 3)
         listening.end()
-    pieces = stretches(shelf.kept)
+    pieces = shelf.stretches()
     assert len(pieces) == 2
     (first, early), (second, late) = pieces
     hole_s = (second - first).total_seconds() - len(early) / RATE_HZ
     assert hole_s == pytest.approx(10.0, abs=2.0)
     # Not a sample is missing for it.
     assert place_of(early) + len(early) == place_of(late)
-
-
-# --- the spool --------------------------------------------------------------------------------
-
-
-def test_names_say_the_time_in_utc_and_sources_have_folders_of_their_own() -> None:
-    moment = datetime(2026, 11, 21, 13, 0, 0, 5, tzinfo=UTC)
-    assert segment_name(moment) == "20261121T130000.000005Z.flac"
-    assert started_at(segment_name(moment)) == moment
-    sources = ["a", "A/b", "A%2Fb", "..", ".", "a b", "ü" * 200, "ü" * 199 + "v"]
-    names = {folder_name(source) for source in sources}
-    assert len(names) == len(sources)
-    assert all("/" not in name and name not in {"", ".", ".."} for name in names)
-    assert all(len(name.encode()) <= 255 for name in names)
-
-
-def test_a_spool_has_one_owner(folder: Path) -> None:
-    with Spool(folder), pytest.raises(SpoolBusyError):
-        Spool(folder).__enter__()
-    with Spool(folder):
-        pass
-
-
-def test_a_spool_that_cannot_be_made_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(SpoolError):
-        Spool(tmp_path / "file" / "mic").__enter__()
-
-
-def test_what_another_run_left_is_completed(folder: Path, shelf: Shelf, tmp_path: Path) -> None:
-    folder.mkdir(parents=True)
-    kind = LiveFormat(RATE_HZ, 1, "PCM_16")
-    with Spool(folder) as spool:
-        whole = spool.open(NOON, kind, "whole")
-        whole.write(SIGNAL[: 2 * RATE_HZ, None])
-        assert whole.close(NOON) == folder / "20261121T120000.000000Z.flac"
-        short = spool.open(after(9), kind, "short")
-        short.write(SIGNAL[:100, None])
-        assert short.close(after(9)) is None
-    (folder / "20261121T120100.000000Z.flac.part").write_bytes(b"nothing to be read")
-    (folder / "20261121T120100.000000Z.flac.recovering").write_bytes(b"half")
-    (folder / "somebody's.flac").write_bytes(b"not ours")
-    _cut_off(folder / "20261121T120002.000000Z.flac.part")
-    soundfile.write(tmp_path / "short.wav", SIGNAL[:10], RATE_HZ)
-    listen(str(tmp_path / "short.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
-    ((first, samples),) = stretches(shelf.kept)
-    assert first == NOON
-    assert len(samples) > 4 * RATE_HZ
-    assert np.array_equal(samples, SIGNAL[: len(samples)])
-    assert {path.name for path in folder.iterdir()} == {".lock", "somebody's.flac"}
-
-
-def _cut_off(path: Path) -> None:
-    """Leave a file as a killed process does: SIGNAL from its third second on, three seconds."""
-    code = f"""
-import os, soundfile
-wave, rate_hz = soundfile.read({str(path) + ".wav"!r}, dtype="int16")
-file = soundfile.SoundFile({str(path)!r}, "w", rate_hz, 1, subtype="PCM_16", format="FLAC")
-file.write(wave)
-os.kill(os.getpid(), 9)
-"""
-    soundfile.write(str(path) + ".wav", SIGNAL[2 * RATE_HZ : 5 * RATE_HZ], RATE_HZ)
-    subprocess.run([sys.executable, "-c", code], check=False)
-    Path(str(path) + ".wav").unlink()
-
-
-@pytest.mark.parametrize("fault", [QueueFullError(3), StoreError("postgresql://db")])
-def test_segments_wait_while_the_archive_cannot_take_them(
-    folder: Path, shelf: Shelf, tmp_path: Path, fault: Exception
-) -> None:
-    soundfile.write(tmp_path / "in.wav", SIGNAL[: 6 * RATE_HZ], RATE_HZ)
-    shelf.faults = [fault] * 50
-    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
-    assert len(list(folder.glob("*.flac"))) == 3
-    shelf.faults = []
-    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
-    assert list(folder.glob("*.flac")) == []
-    assert len(shelf.kept) == 6
-
-
-def test_a_segment_that_is_refused_is_kept_for_a_person_and_holds_nothing_up(
-    folder: Path, shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    soundfile.write(tmp_path / "in.wav", SIGNAL[: 4 * RATE_HZ], RATE_HZ)
-    shelf.refuse = True
-    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
-    assert len(list(folder.glob("*.flac.refused"))) == 2
-    assert caplog.messages.count("a segment was refused") == 2
-    shelf.refuse, shelf.faults = False, [ZeroDivisionError()] * 2
-    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
-    listen(str(tmp_path / "in.wav"), folder, shelf.admit).thread.join(DEADLINE_S)
-    # An error that nobody foresaw may be another's fault: such a segment gets another chance.
-    assert len(list(folder.glob("*.flac.refused"))) == 2
-    assert len(shelf.kept) == 4
 
 
 # --- with the archive -------------------------------------------------------------------------
@@ -661,7 +361,7 @@ def recorded(store: Store, objects: AudioFiles) -> list[tuple[datetime, NDArray[
 
 
 def test_a_recording_is_in_the_object_store_with_its_time(
-    folder: Path, store: Store, tmp_path: Path
+    listen: Listen, folder: Path, store: Store, tmp_path: Path
 ) -> None:
     objects = AudioFiles((tmp_path / "objects").as_uri())
     soundfile.write(tmp_path / "in.wav", SIGNAL[: 6 * RATE_HZ], RATE_HZ)
@@ -674,18 +374,22 @@ def test_a_recording_is_in_the_object_store_with_its_time(
 
 
 LISTEN = """
-import sys, threading
+import random, sys, threading
 from pathlib import Path
+from soundpost.archive.listen import Listener
+from soundpost.archive.spool import Spool
 sys.path[:0] = [{tests!r}]
 from test_listen import *
 objects = AudioFiles({objects!r})
-listen({url!r}, Path({folder!r}), into(open_store({database!r}), objects)).thread.join()
+admit = into(open_store({database!r}), objects)
+spool = Spool(Path({folder!r}))
+Listener(LiveTarget.parse({url!r}), spool, admit, random.Random(5), QUICK).run(threading.Event())
 """
 
 
 @pytest.mark.slow
 def test_killed_again_and_again_only_the_last_moment_is_lost(
-    folder: Path, sqlite_url: str, tmp_path: Path
+    listen: Listen, folder: Path, sqlite_url: str, tmp_path: Path
 ) -> None:
     """Each kill may cost what was not yet written of the segment at hand, and nothing before it."""
     objects = (tmp_path / "objects").as_uri()

@@ -70,6 +70,16 @@ def test_texts_can_be_chosen() -> None:
     assert [rows.tolist() for rows in chosen.relevant] == [[2], [0, 2]]
 
 
+def test_families_are_kept(tmp_path: Path) -> None:
+    data = replace(tone_set(), families=np.array([5, 5, 2, 2]))
+    save_retrieval_set(tmp_path / "set.npz", data)
+    back = load_retrieval_set(tmp_path / "set.npz").of_texts(np.array([3, 0]))
+    assert back.families is not None
+    assert back.families.tolist() == [2, 5]
+    with pytest.raises(InvalidValueError, match="4 texts"):
+        replace(data, families=np.array([1]))
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     data = tone_set()
     with pytest.raises(InvalidValueError, match="3 lists"):

@@ -183,3 +183,20 @@ def test_a_reading_that_helps_is_found_and_one_that_harms_is_not_taken() -> None
     assert best_reading(cosines, knowing, truth)[1] > 0.05
     assert best_reading(np.where(truth, 0.5, 0.1).astype(np.float32), knowing, truth) == (1.0, 0.0)
     assert quality(np.array([[0.3, 0.2, 0.1]]), np.array([[False, True, False]])) == 0.25
+
+
+def test_families_are_drawn_together() -> None:
+    data = orders()
+    families = np.random.default_rng(0).permutation(np.repeat(np.arange(45), 4))
+    families = np.append(families, families)[: len(data.texts)]
+    sampler = BatchSampler(replace(data, families=families), training.torch.device("cpu"))
+    sizes = np.bincount(families)
+    for seed in range(10):
+        batch = sampler.draw(np.random.default_rng(seed), 12, 0)
+        known = data.texts.tokens[:, : batch.tokens.shape[1]].astype(np.float32)
+        read = [
+            int(np.flatnonzero((known == states.numpy()).all((1, 2)))[0]) for states in batch.tokens
+        ]
+        drawn, counts = np.unique(families[read], return_counts=True)
+        # All but the last family are there as a whole.
+        assert (counts < sizes[drawn]).sum() <= 1

@@ -6,8 +6,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from rich.text import Text
 
 from soundpost.archive.search import MIN_SCORE
 from soundpost.archive.summary import Finding, Progress, Summary
-from soundpost.config import load_settings
 from soundpost.errors import InvalidValueError
 from soundpost.store.session import SCHEMA_REVISION
 from soundpost_ui import terminal
@@ -31,39 +29,8 @@ from soundpost_ui.commands.search import DEFAULT_MIN_SCORE
 from soundpost_ui.demo import choose_real_clips
 from soundpost_ui.progress import describe, showing_progress
 
-
-@dataclass(frozen=True)
-class Told:
-    """What a command printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def soundpost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Told]]:
-    """Return a function that runs the command line with a home of its own."""
-    monkeypatch.setenv("SOUNDPOST_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SOUNDPOST_ENCODER", "placeholder:tone")
-    monkeypatch.setenv("SOUNDPOST_INDEX", "exact")
-    monkeypatch.delenv("SOUNDPOST_DEBUG", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str | Path) -> Told:
-        load_settings.cache_clear()
-        monkeypatch.setattr(sys, "argv", ["soundpost", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return Told(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    yield run
-    load_settings.cache_clear()
+# Runs the command line; returns its exit code, and what it printed.
+Run = Callable[..., Any]
 
 
 @pytest.fixture
@@ -75,7 +42,7 @@ def tone(tmp_path: Path) -> Path:
     return path
 
 
-def test_help_lists_every_command(soundpost: Callable[..., Told]) -> None:
+def test_help_lists_every_command(soundpost: Run) -> None:
     told = soundpost("--help")
     assert told.code == 0
     for name in ("ingest", "search", "similar", "clip", "recordings", "sources", "models"):
@@ -86,9 +53,7 @@ def test_help_lists_every_command(soundpost: Callable[..., Told]) -> None:
         assert name in told.out
 
 
-def test_results_go_to_stdout_and_hints_to_stderr(
-    soundpost: Callable[..., Told], tone: Path
-) -> None:
+def test_results_go_to_stdout_and_hints_to_stderr(soundpost: Run, tone: Path) -> None:
     assert "1 ingested" in soundpost("ingest", tone).out
     found = soundpost("search", "440 hz")
     assert found.code == 0
@@ -99,15 +64,13 @@ def test_results_go_to_stdout_and_hints_to_stderr(
     assert "The nearest" in missed.err
 
 
-def test_a_filter_that_meets_nothing_says_so(soundpost: Callable[..., Told], tone: Path) -> None:
+def test_a_filter_that_meets_nothing_says_so(soundpost: Run, tone: Path) -> None:
     soundpost("ingest", tone)
     told = soundpost("search", "440 hz", "--after", "2030-01-01")
     assert "No recording meets the filters" in told.err
 
 
-def test_times_are_read_in_the_zone_of_the_source(
-    soundpost: Callable[..., Told], tone: Path
-) -> None:
+def test_times_are_read_in_the_zone_of_the_source(soundpost: Run, tone: Path) -> None:
     soundpost("ingest", tone, "--time-from-name", "--timezone", "Asia/Tokyo", "--source", "roof")
 
     def hits(*args: str) -> int:
@@ -120,25 +83,19 @@ def test_times_are_read_in_the_zone_of_the_source(
     assert hits("--after", "2026-03-15T04:29", "--timezone", "Asia/Tokyo") == 1
 
 
-def test_started_at_and_time_from_name_exclude_each_other(
-    soundpost: Callable[..., Told], tone: Path
-) -> None:
+def test_started_at_and_time_from_name_exclude_each_other(soundpost: Run, tone: Path) -> None:
     told = soundpost("ingest", tone, "--time-from-name", "--started-at", "2026-03-15")
     assert told.code == 2
     assert "[invalid-value]" in told.err
 
 
-def test_a_list_can_be_given_twice_over(
-    soundpost: Callable[..., Told], tone: Path, tmp_path: Path
-) -> None:
+def test_a_list_can_be_given_twice_over(soundpost: Run, tone: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"{tone}\n")
     told = soundpost("ingest", "@list.txt", "--from-file", "list.txt", "--json")
     assert json.loads(told.out)["files"] == 1
 
 
-def test_deleting_asks_first(
-    soundpost: Callable[..., Told], tone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deleting_asks_first(soundpost: Run, tone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
     soundpost("ingest", tone)
@@ -149,9 +106,7 @@ def test_deleting_asks_first(
     assert json.loads(soundpost("recordings", "--json").out)["total"] == 0
 
 
-def test_recordings_can_be_filtered_and_limited(
-    soundpost: Callable[..., Told], tone: Path, tmp_path: Path
-) -> None:
+def test_recordings_can_be_filtered_and_limited(soundpost: Run, tone: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     soundpost("ingest", ".")
     failed = json.loads(soundpost("recordings", "--status", "failed", "--json").out)
@@ -161,7 +116,7 @@ def test_recordings_can_be_filtered_and_limited(
     assert "none that meets" in soundpost("recordings", "--after", "2030-01-01").err
 
 
-def test_the_doctor_rebuilds_and_reports(soundpost: Callable[..., Told], tone: Path) -> None:
+def test_the_doctor_rebuilds_and_reports(soundpost: Run, tone: Path) -> None:
     soundpost("ingest", tone)
     told = soundpost("doctor", "--rebuild-index", "--json")
     checks = json.loads(told.out)
@@ -173,7 +128,7 @@ def test_the_doctor_rebuilds_and_reports(soundpost: Callable[..., Told], tone: P
 
 
 def test_the_doctor_reports_what_cannot_be_opened(
-    soundpost: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+    soundpost: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOUNDPOST_ENCODER", "/no/such/folder")
     told = soundpost("doctor")
@@ -181,9 +136,7 @@ def test_the_doctor_reports_what_cannot_be_opened(
     assert "[model-not-found]" in told.out
 
 
-def test_the_doctor_warns_of_another_models_archive(
-    soundpost: Callable[..., Told], tone: Path
-) -> None:
+def test_the_doctor_warns_of_another_models_archive(soundpost: Run, tone: Path) -> None:
     import sqlite3
 
     soundpost("ingest", tone)
@@ -195,9 +148,7 @@ def test_the_doctor_warns_of_another_models_archive(
     assert "[empty-archive]" in told.err and "ingest them again" in told.err
 
 
-def test_the_index_says_what_can_be_found_and_what_is_sealed(
-    soundpost: Callable[..., Told], tone: Path
-) -> None:
+def test_the_index_says_what_can_be_found_and_what_is_sealed(soundpost: Run, tone: Path) -> None:
     assert "No model has embedded anything yet" in soundpost("index").err
     soundpost("ingest", tone)
     (before,) = json.loads(soundpost("index", "--json").out)
@@ -213,7 +164,7 @@ def test_the_index_says_what_can_be_found_and_what_is_sealed(
     assert (deleted["vectors"], deleted["behind"], deleted["sealed"]) == (0, 2, 2)
 
 
-def test_the_index_in_a_pipe_is_a_table(soundpost: Callable[..., Told], tone: Path) -> None:
+def test_the_index_in_a_pipe_is_a_table(soundpost: Run, tone: Path) -> None:
     soundpost("ingest", tone)
     bare = soundpost("index").out.splitlines()
     assert bare[0].split("\t")[:4] == ["id", "model", "serving", "vectors"]
@@ -225,23 +176,21 @@ def test_the_index_in_a_pipe_is_a_table(soundpost: Callable[..., Told], tone: Pa
 
 
 def test_the_index_of_a_model_that_is_not_there_is_refused(
-    soundpost: Callable[..., Told],
+    soundpost: Run,
 ) -> None:
     told = soundpost("index", "--model", "7")
     assert told.code == 2
     assert "[invalid-value]" in told.err and "--model 7" in told.err
 
 
-def test_the_doctor_and_the_index_agree_on_a_rebuilt_snapshot(
-    soundpost: Callable[..., Told], tone: Path
-) -> None:
+def test_the_doctor_and_the_index_agree_on_a_rebuilt_snapshot(soundpost: Run, tone: Path) -> None:
     soundpost("ingest", tone)
     assert soundpost("doctor", "--rebuild-index").code == 0
     (report,) = json.loads(soundpost("index", "--json").out)
     assert (report["sealed"], report["behind"]) == (2, 0)
 
 
-def test_an_upgrade_says_from_where_to_where(soundpost: Callable[..., Told]) -> None:
+def test_an_upgrade_says_from_where_to_where(soundpost: Run) -> None:
     told = soundpost("upgrade")
     assert told.out == f"The tables are at revision empty to {SCHEMA_REVISION}.\n"
     assert "as it was" in soundpost("upgrade").out
@@ -249,7 +198,7 @@ def test_an_upgrade_says_from_where_to_where(soundpost: Callable[..., Told]) -> 
 
 @pytest.mark.postgres
 def test_a_server_is_not_upgraded_unasked(
-    soundpost: Callable[..., Told],
+    soundpost: Run,
     postgres_server: Any,
     tone: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -264,9 +213,7 @@ def test_a_server_is_not_upgraded_unasked(
     assert "20260315_043000.wav" in soundpost("search", "440 hz").out
 
 
-def test_a_setting_that_cannot_be_is_named(
-    soundpost: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_that_cannot_be_is_named(soundpost: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUNDPOST_INDEX", "magic")
     told = soundpost("sources")
     assert told.code == 2
@@ -274,7 +221,7 @@ def test_a_setting_that_cannot_be_is_named(
 
 
 def test_debug_shows_where_an_error_comes_from(
-    soundpost: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+    soundpost: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["soundpost", "--debug", "search", " "])
     with pytest.raises(InvalidValueError):
@@ -283,7 +230,7 @@ def test_debug_shows_where_an_error_comes_from(
 
 
 def test_a_mistake_of_ours_is_reported_as_one(
-    soundpost: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+    soundpost: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise KeyError("lost")
@@ -296,6 +243,69 @@ def test_a_mistake_of_ours_is_reported_as_one(
 
 def test_the_default_floor_is_that_of_the_search() -> None:
     assert DEFAULT_MIN_SCORE == MIN_SCORE
+
+
+@pytest.fixture
+def two_tones(tmp_path: Path) -> Path:
+    """A folder with 440 and 450 Hz."""
+    folder = tmp_path / "tones"
+    folder.mkdir()
+    time_s = np.arange(5 * 8_000) / 8_000
+    for hz in (440, 450):
+        soundfile.write(folder / f"{hz}.wav", 0.3 * np.sin(2 * np.pi * hz * time_s), 8_000)
+    return folder
+
+
+def test_hits_tell_how_they_were_reranked(
+    soundpost: Run,
+    two_tones: Path,
+    untrained_reranker: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    soundpost("ingest", two_tones)
+    monkeypatch.setenv("SOUNDPOST_RERANKER", str(untrained_reranker))
+    monkeypatch.setenv("SOUNDPOST_RERANK_BUDGET_S", "60")
+    told = soundpost("search", "440 hz")
+    assert told.code == 0
+    assert told.out.count(" · similarity ") == told.out.count(" · joint ") == 2
+    assert "diffatr put 2 hits in order" in told.err
+    document = json.loads(soundpost("search", "440 hz", "--json", "--rerank", "1").out)
+    assert document["rerank"]["candidates"] == 1
+    first, second = document["hits"]
+    assert first["joint_probability"] == 1.0
+    assert second["joint_probability"] is None
+    assert first["score"] == pytest.approx(first["similarity"] + document["rerank"]["weight"])
+    off = soundpost("search", "440 hz", "--rerank", "off")
+    assert " · joint " not in off.out and off.err == ""
+    assert "diffatr" in soundpost("doctor").out
+
+
+def test_why_hits_are_not_reranked_is_said_to_who_asked(
+    soundpost: Run, two_tones: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    soundpost("ingest", two_tones)
+    assert soundpost("search", "440 hz").err == ""
+    assert "[no-reranker]" in soundpost("search", "440 hz", "--rerank", "5").err
+    monkeypatch.setenv("SOUNDPOST_RERANKER", str(tmp_path / "nowhere"))
+    told = soundpost("search", "440 hz")
+    assert told.code == 0 and "440.wav" in told.out
+    assert "[reranker-not-found]" in told.err and "nowhere" in told.err
+    assert "[reranker-not-found]" in soundpost("doctor").out
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1001", "all", "", "1.5"])
+def test_what_cannot_be_reranked_is_refused(soundpost: Run, value: str) -> None:
+    told = soundpost("search", "440 hz", "--rerank", value)
+    assert told.code != 0
+    assert "[invalid-value]" in told.err and "1 to 1000" in told.err
+
+
+@pytest.mark.parametrize("text", ["x" * 10_000, "\udcff rain", " "])
+def test_texts_that_cannot_be_searched_are_refused(soundpost: Run, tone: Path, text: str) -> None:
+    soundpost("ingest", tone)
+    told = soundpost("search", text)
+    assert told.code != 0
+    assert "[invalid-value]" in told.err
 
 
 @pytest.mark.parametrize(
@@ -384,7 +394,7 @@ def test_real_clips_are_chosen_evenly_and_always_the_same(tmp_path: Path) -> Non
 
 
 def test_listening_to_a_file_queues_its_segments_with_their_times(
-    soundpost: Callable[..., Told], tone: Path, tmp_path: Path
+    soundpost: Run, tone: Path, tmp_path: Path
 ) -> None:
     told = soundpost("listen", tone, "--source", "mic 3/b", "--segment-s", "2")
     assert told.code == 0
@@ -408,7 +418,7 @@ def test_listening_to_a_file_queues_its_segments_with_their_times(
     ],
 )
 def test_a_way_in_that_leads_nowhere_is_refused_at_once(
-    soundpost: Callable[..., Told], args: tuple[str, ...], code: str
+    soundpost: Run, args: tuple[str, ...], code: str
 ) -> None:
     told = soundpost(*args)
     assert told.code == 2
@@ -416,9 +426,7 @@ def test_a_way_in_that_leads_nowhere_is_refused_at_once(
     assert "secret" not in told.err
 
 
-def test_a_source_that_cannot_be_is_refused_before_listening(
-    soundpost: Callable[..., Told], tone: Path
-) -> None:
+def test_a_source_that_cannot_be_is_refused_before_listening(soundpost: Run, tone: Path) -> None:
     told = soundpost("listen", tone, "--source", " ")
     assert told.code == 2
     assert "[invalid-value]" in told.err
@@ -444,7 +452,7 @@ def test_a_part_of_an_ingest_shows_how_far_everything_is() -> None:
 
 
 def test_a_bucket_is_ingested_beside_files(
-    soundpost: Callable[..., Told], tone: Path, monkeypatch: pytest.MonkeyPatch
+    soundpost: Run, tone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -3,67 +3,37 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import soundfile
 
-from soundpost.config import load_settings
 from soundpost.monitoring.drill_results import Curve, Trial, summarise
-from soundpost_ui.cli import main
 from soundpost_ui.commands.drill import level_range
 from soundpost_ui.drill_plot import spark, text_plot
 
 RATE_HZ = 8_000
 
 
-class Told(NamedTuple):
-    """What a command printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Told]
+# Runs the command line; returns its exit code, and what it printed.
+Run = Callable[..., Any]
 
 
 @pytest.fixture
-def soundpost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Return a function that runs the command line in an archive with one source, yard."""
-    monkeypatch.setenv("SOUNDPOST_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SOUNDPOST_ENCODER", "placeholder:tone")
-    monkeypatch.setenv("SOUNDPOST_INDEX", "exact")
-    monkeypatch.setenv("LOGNAME", "ann")
-    monkeypatch.delenv("SOUNDPOST_DEBUG", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str | Path) -> Told:
-        load_settings.cache_clear()
-        monkeypatch.setattr(sys, "argv", ["soundpost", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return Told(code if isinstance(code, int) else 0, printed.out, printed.err)
-
+def soundpost(soundpost: Run, tmp_path: Path) -> Run:
+    """The command line in an archive with one source, yard."""
     rng = np.random.default_rng(0)
     (tmp_path / "yard").mkdir()
     for number in range(4):
         times_s = np.arange(20 * RATE_HZ) / RATE_HZ
         wave = 0.05 * np.sin(2 * np.pi * 220 * times_s) + 0.01 * rng.normal(size=len(times_s))
         soundfile.write(tmp_path / "yard" / f"{number}.wav", wave, RATE_HZ)
-    assert run("ingest", "yard", "--source", "yard").code == 0
-    yield run
-    load_settings.cache_clear()
+    assert soundpost("ingest", "yard", "--source", "yard").code == 0
+    return soundpost
 
 
 @pytest.mark.slow

@@ -3,65 +3,35 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from soundpost.config import load_settings
 from soundpost.monitoring.incidents import Round, apply
 from soundpost.monitoring.rules import Firing
 from soundpost.store import rules, sources
 from soundpost.store.session import open_store
 from soundpost.store.watch_tables import Finding
-from soundpost_ui.cli import main
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-class Told(NamedTuple):
-    """What a command printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Told]
+# Runs the command line; returns its exit code, and what it printed.
+Run = Callable[..., Any]
 
 
 @pytest.fixture
-def soundpost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Return a function that runs the command line in an archive with one source, yard."""
-    monkeypatch.setenv("SOUNDPOST_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SOUNDPOST_ENCODER", "placeholder:tone")
-    monkeypatch.setenv("SOUNDPOST_INDEX", "exact")
-    monkeypatch.setenv("LOGNAME", "ann")
-    monkeypatch.delenv("SOUNDPOST_DEBUG", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str | Path) -> Told:
-        load_settings.cache_clear()
-        monkeypatch.setattr(sys, "argv", ["soundpost", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return Told(code if isinstance(code, int) else 0, printed.out, printed.err)
-
+def soundpost(soundpost: Run, tmp_path: Path) -> Run:
+    """The command line in an archive with one source, yard."""
     wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(5 * 8_000) / 8_000)
     soundfile.write(tmp_path / "tone.wav", wave, 8_000)
-    assert run("ingest", "tone.wav", "--source", "yard").code == 0
-    yield run
-    load_settings.cache_clear()
+    assert soundpost("ingest", "tone.wav", "--source", "yard").code == 0
+    return soundpost
 
 
 def open_incident(tmp_path: Path) -> None:

@@ -7,64 +7,46 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from soundpost.config import Settings, load_settings
+from soundpost.config import Settings
 from soundpost.jobs import JobQueue, NoSender
 from soundpost.monitoring import notify
 from soundpost.store import jobs, notifications, sources
 from soundpost.store.session import Store, open_store
 from soundpost.store.tables import utc_now
 from soundpost.store.watch_tables import Incident
-from soundpost_ui.cli import main
 
 HOOK = "https://ada:hunter22@hook.example.org/T0KEN111"
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a command printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
+# Runs the command line; returns its exit code, and what it printed.
+Run = Callable[..., Any]
 
 
 @pytest.fixture
-def soundpost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Told]]:
-    """Return a function that runs the command line with a home of its own."""
-    monkeypatch.setenv("SOUNDPOST_HOME", str(tmp_path))
-    monkeypatch.delenv("SOUNDPOST_DEBUG", raising=False)
+def soundpost(soundpost: Run) -> Run:
+    """The command line, which never shows a secret."""
 
-    def run(*args: str) -> Told:
-        load_settings.cache_clear()
-        monkeypatch.setattr(sys, "argv", ["soundpost", *args])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        told = Told(code if isinstance(code, int) else 0, printed.out, printed.err)
+    def run(*args: str) -> Any:
+        told = soundpost(*args)
         for text in (told.out, told.err):
             assert "hunter22" not in text and "T0KEN" not in text
         return told
 
-    yield run
-    load_settings.cache_clear()
+    return run
 
 
 @pytest.fixture
-def store(soundpost: Callable[..., Told], tmp_path: Path) -> Iterator[Store]:
+def store(soundpost: Run, tmp_path: Path) -> Iterator[Store]:
     """The database of the home, with its tables."""
     assert soundpost("channels", "list").code == 0
-    opened = open_store(Settings(home=tmp_path).resolved_database_url)
+    opened = open_store(Settings(home=tmp_path / "home").resolved_database_url)
     yield opened
     opened.close()
 
@@ -96,9 +78,7 @@ def give_up_a_notification(store: Store) -> int:
         return notification.id
 
 
-def test_a_channel_is_added_listed_turned_off_and_removed(
-    soundpost: Callable[..., Told], store: Store
-) -> None:
+def test_a_channel_is_added_listed_turned_off_and_removed(soundpost: Run, store: Store) -> None:
     added = soundpost("channels", "add", "ops", HOOK, "--tag", "pumps", "--min-severity", "warning")
     assert added.out == "Added ops: webhook, https://hook.example.org/***\n"
     assert "soundpost channels test ops" in added.err
@@ -117,7 +97,7 @@ def test_a_channel_is_added_listed_turned_off_and_removed(
 
 
 def test_an_address_is_read_from_standard_input(
-    soundpost: Callable[..., Told], store: Store, monkeypatch: pytest.MonkeyPatch
+    soundpost: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("mqtts://ada:hunter22@broker.example.org/a\n"))
     added = soundpost("channels", "add", "bus", "-", "--retain-state")
@@ -137,14 +117,14 @@ def test_an_address_is_read_from_standard_input(
     ],
 )
 def test_a_channel_that_cannot_be_is_refused(
-    soundpost: Callable[..., Told], store: Store, args: tuple[str, ...]
+    soundpost: Run, store: Store, args: tuple[str, ...]
 ) -> None:
     told = soundpost("channels", "add", *args)
     assert (told.code, "[invalid-value]" in told.err) == (2, True)
     assert json.loads(soundpost("channels", "list", "--json").out) == []
 
 
-def test_a_channel_is_tried_out(soundpost: Callable[..., Told], store: Store) -> None:
+def test_a_channel_is_tried_out(soundpost: Run, store: Store) -> None:
     class Take(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.send_response(204)
@@ -164,9 +144,7 @@ def test_a_channel_is_tried_out(soundpost: Callable[..., Told], store: Store) ->
     assert (failed.code, "[channel-unreachable]" in failed.err) == (2, True)
 
 
-def test_what_was_given_up_is_seen_and_sent_again(
-    soundpost: Callable[..., Told], store: Store
-) -> None:
+def test_what_was_given_up_is_seen_and_sent_again(soundpost: Run, store: Store) -> None:
     assert "No notifications" in soundpost("notifications").err
     soundpost("channels", "add", "ops", HOOK)
     number = give_up_a_notification(store)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from soundpost.errors import SoundpostError
+from soundpost.errors import NoRerankerError, SoundpostError
 from soundpost.store import embeddings, models, recordings
 from soundpost_indexer import build, builder
 from soundpost_ui import terminal
@@ -49,6 +49,7 @@ def diagnose(workspace: Workspace, files: bool) -> list[Check]:
         ("disk", _disk),
         ("database", _database),
         ("model", _model),
+        ("reranker", _reranker),
         ("index", _index),
     ]
     if files:
@@ -135,6 +136,19 @@ def _model(workspace: Workspace) -> Iterator[Check]:
     if lost and not vectors:
         remedy = "Ingest the recordings again, or set SOUNDPOST_ENCODER back"
         yield Check("model", "warning", "the archive was embedded by another model", remedy)
+
+
+def _reranker(workspace: Workspace) -> Iterator[Check]:
+    reranker, problem = workspace.second_stage.reranker, workspace.second_stage.problem
+    if reranker is not None:
+        spec = reranker.spec
+        how = f" in {terminal.plural(spec.steps, 'step')}" if spec.steps else ""
+        message = f"{spec.name} {spec.revision[:12]} reorders what is found by words{how}"
+        yield Check("reranker", "ok", message)
+    elif isinstance(problem, NoRerankerError):
+        yield Check("reranker", "ok", f"none: {problem}")
+    elif problem is not None:
+        raise problem
 
 
 def _complaints(workspace: Workspace) -> Iterator[str]:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ SAMPLE_RATE_HZ = 32_000
 
 @dataclass(frozen=True)
 class Story:
-    """What the demo asks of its archive: five texts, one without an answer, one example."""
+    """What the demo asks of its archive: texts, one without an answer, one of order, one example."""
 
     texts: tuple[str, ...] = (
         "a dog barking",
@@ -38,6 +39,7 @@ class Story:
         "someone walking",
     )
     hopeless: str = "a church choir singing"
+    in_order: str = "a dog barking before a siren"
     example_kind: str = "pump"
 
 
@@ -119,6 +121,32 @@ def _workshop_scenes() -> Iterator[tuple[str, Scene]]:
             seed = SEED + 100 * turn + number
             name = kind if turn == 0 else f"{kind} again"
             yield name, Scene((event,), 9.0, SAMPLE_RATE_HZ, seed=seed)
+
+
+def build_gate(folder: Path) -> Path:
+    """Write what a gate hears: two things after each other, each pair in both orders."""
+    place = folder / "gate"
+    place.mkdir(parents=True, exist_ok=True)
+    for number, (first, second) in enumerate(permutations(_AT_THE_GATE, 2)):
+        started = FIRST + number * EVERY
+        scene = _gate_scene(first, second, number)
+        _write(place / f"{started:%Y%m%d_%H%M%S}Z {first}, then {second}.wav", scene)
+    return place
+
+
+_AT_THE_GATE = ("dog", "siren", "glass", "footsteps")
+
+
+def _gate_scene(first: str, second: str, number: int) -> Scene:
+    """Return twelve seconds with one sound, a pause and another."""
+    from soundpost.audio.scenes import Event, Scene
+
+    events = (
+        Event("wind", 0.0, 12.0, -50.0),
+        Event(first, 1.0, 4.0, -22.0),
+        Event(second, 7.0, 4.0, -22.0),
+    )
+    return Scene(events, 12.0, SAMPLE_RATE_HZ, seed=SEED + 1000 + number)
 
 
 @dataclass(frozen=True)

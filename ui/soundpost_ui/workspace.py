@@ -11,6 +11,7 @@ from soundpost.config import Settings, load_settings
 from soundpost.errors import MissingExtraError, SchemaError, SoundpostError, StoreError
 
 if TYPE_CHECKING:
+    from soundpost.archive.rerank import SecondStage
     from soundpost.jobs import JobQueue
     from soundpost.models.encoder import AudioTextEncoder
     from soundpost.store.files import AudioFiles
@@ -52,6 +53,15 @@ class Workspace:
         return load_encoder(self.settings)
 
     @cached_property
+    def second_stage(self) -> SecondStage:
+        """The reranker of the settings, or why there is none."""
+        from soundpost.archive.rerank import SecondStage
+        from soundpost.models.registry import load_reranker
+
+        settings, encoder = self.settings, self.encoder
+        return SecondStage.load(settings, lambda: load_reranker(settings, encoder))
+
+    @cached_property
     def index(self) -> VectorIndex:
         """The index of the encoder's vectors, in step with the database."""
         from soundpost_indexer.build import open_index
@@ -91,7 +101,9 @@ class Workspace:
         upgrade(url)
 
     def close(self) -> None:
-        """Let go of the database if it was opened."""
+        """Let go of what was opened."""
+        if "second_stage" in vars(self):
+            self.second_stage.close()
         if "store" in vars(self):
             self.store.close()
 

@@ -33,14 +33,16 @@ def do_leased(
     work: Callable[[Leased], object],
     *,
     final: tuple[type[Exception], ...] = (),
+    now: datetime | None = None,
 ) -> bool:
     """Lease a job, do its work, and note how it ended; return False if it is not this worker's.
 
+    The work may note it by itself, in one transaction with its result; nothing is added then.
     What the work raises is kept with the job, which is tried again later; errors of the classes in
     `final` park it at once. A StoreError is raised: the job is not to blame, and is given back.
     """
     with store.session() as session:
-        leased = jobs.lease(session, job_id, worker, settings.lease_s)
+        leased = jobs.lease(session, job_id, worker, settings.lease_s, now=now)
     if leased is None:
         return False
     with Renewal(store, lambda: [leased], settings.lease_s):
@@ -58,7 +60,7 @@ def do_leased(
         except Exception as error:
             log.exception("a job of the kind %s failed", leased.kind)
             with store.session() as session:
-                jobs.fail(session, leased, error, final=isinstance(error, final))
+                jobs.fail(session, leased, error, final=isinstance(error, final), now=now)
             return True
     with store.session() as session:
         jobs.complete(session, leased)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from soundpost.archive.clips import write_clip
 from soundpost.config import Settings
-from soundpost.errors import NotifyError, SoundpostError, StoreError
+from soundpost.errors import NotifyError, SoundpostError
 from soundpost.jobs import JobQueue
 from soundpost.monitoring import delivery, notify
 from soundpost.monitoring.channels.sending import open_stored, send
@@ -23,7 +24,7 @@ from soundpost.store.files import AudioFiles
 from soundpost.store.jobs import Leased
 from soundpost.store.session import Store
 from soundpost.store.tables import utc_now
-from soundpost_workers.lease import Renewal
+from soundpost_workers.leased import Postponed, do_leased
 
 log = logging.getLogger(__name__)
 
@@ -48,38 +49,19 @@ def compose(
 
 def deliver(courier: Courier, job_id: int, *, now: datetime | None = None) -> bool:
     """Do a job that delivers a notification; return False if it is not this worker's to do."""
-    store, lease_s = courier.store, courier.settings.lease_s
-    with store.session() as session:
-        held = jobs.lease(session, job_id, courier.worker, lease_s, now=now)
-    if held is None:
-        return False
-    with Renewal(store, lambda: [held], lease_s):
-        try:
-            begun = _begin(courier, held, now or utc_now())
-            if isinstance(begun, Delivery):
-                _attempt(courier, held, begun, now)
-        except StoreError:
-            # The database is away or full, and the notification is not to blame.
-            with suppress(StoreError), store.session() as session:
-                jobs.give_back(session, [held])
-            raise
-        # Whatever it is, it is kept with the job, which is then tried again.
-        except Exception as error:
-            log.exception("delivering failed")
-            with store.session() as session:
-                jobs.fail(session, held, error, now=now)
-    return True
+    work = partial(_deliver, courier, now)
+    return do_leased(courier.store, courier.settings, job_id, courier.worker, work, now=now)
 
 
-def _begin(courier: Courier, held: Leased, now: datetime) -> Delivery | Wait | None:
+def _deliver(courier: Courier, now: datetime | None, held: Leased) -> None:
     timeout_s = courier.settings.notify_timeout_s
     with courier.store.session() as session:
-        begun = delivery.begin(session, int(held.payload["notification"]), now, timeout_s)
-        if isinstance(begun, Wait):
-            jobs.postpone(session, held, begun.until)
-        elif begun is None:
-            jobs.complete(session, held)
-    return begun
+        notification_id = int(held.payload["notification"])
+        begun = delivery.begin(session, notification_id, now or utc_now(), timeout_s)
+    if isinstance(begun, Wait):
+        raise Postponed(begun.until)
+    if begun is not None:
+        _attempt(courier, held, begun, now)
 
 
 def _attempt(courier: Courier, held: Leased, begun: Delivery, now: datetime | None) -> None:

@@ -26,6 +26,7 @@ from soundpost.archive.spool import (
 from soundpost.archive.summary import Finding, Summary
 from soundpost.audio.live import Chunk, Clock, LiveFormat, LiveStream, LiveTarget, SampleClock, now
 from soundpost.errors import (
+    DiskFullError,
     FileMissingError,
     InvalidValueError,
     SoundpostError,
@@ -135,7 +136,7 @@ class Listener:
                 if recorder.total_s >= min(self._options.segment_s, 10.0):
                     self._backoff.reset()
             recorder.finish()
-        except (StreamError, SpoolError) as error:
+        except (StreamError, SpoolError, DiskFullError) as error:
             self._note_loss(error)
             recorder.rescue()
             return False
@@ -251,7 +252,7 @@ class _Recorder:
         writer = self._writer
         try:
             self.finish()
-        except SpoolError as error:
+        except (SpoolError, DiskFullError) as error:
             log.warning("a segment was lost", extra={"code": error.code, "reason": str(error)})
             if writer is not None:
                 writer.discard()

@@ -2,24 +2,39 @@
 
 A hit is a stretch of one recording, found by its windows, located to the second by the frames
 that are kept of them, and judged by a relevance between 0 and 1. What is not relevant enough is
-no hit: no result is better than a wrong one.
+no hit: no result is better than a wrong one. A second stage may put the hits of a text in another
+order; see `rerank`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from soundpost.archive.frames import Place, locate
+from soundpost.archive.frames import locate
 from soundpost.archive.index import SearchIndex
+from soundpost.archive.rerank import (
+    BY_EXAMPLE,
+    NO_SECOND_STAGE,
+    Proposal,
+    Rerank,
+    Reranking,
+    SecondStage,
+    TextQuery,
+    Verdict,
+    check_rerank,
+)
 from soundpost.audio.decode import open_audio
 from soundpost.audio.windows import cut_windows, resample
 from soundpost.errors import (
@@ -30,7 +45,7 @@ from soundpost.errors import (
 )
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.store import embeddings, models, recordings, sources
-from soundpost.store.embeddings import EmbeddingDetail, IdArray
+from soundpost.store.embeddings import EmbeddingDetail, IdArray, Span
 from soundpost.store.session import Store
 
 FloatArray = NDArray[np.float32]
@@ -51,7 +66,8 @@ LONGEST_EXAMPLE_S = 600.0
 class SearchOptions:
     """How much to find, where, and how relevant it must be.
 
-    after and before select what was heard within [after, before) by the wall clock.
+    after and before select what was heard within [after, before) by the wall clock. rerank: how
+    many of the first hits a second stage puts in order ("auto": as many as the settings say).
     """
 
     k: int = 10
@@ -59,6 +75,7 @@ class SearchOptions:
     after: datetime | None = None
     before: datetime | None = None
     min_score: float = MIN_SCORE
+    rerank: Rerank = "auto"
 
     def check(self) -> None:
         """Raise InvalidValueError for values that make no sense."""
@@ -68,6 +85,7 @@ class SearchOptions:
             raise InvalidValueError(f"min-score = {self.min_score}", "it lies between 0 and 1")
         if self.after and self.before and self.after >= self.before:
             raise InvalidValueError(f"after {self.after}", f"it is not before {self.before}")
+        check_rerank(self.rerank)
 
     @property
     def filtered(self) -> bool:
@@ -80,8 +98,11 @@ class Hit:
     """A stretch of a recording that answers a query.
 
     start_s, end_s: where it is heard, seconds from the recording's start; peak_s: the second where
-    it is clearest. relevance: calibrated, 0 to 1; similarity: the cosine behind it. at: the wall
-    clock at peak_s in the source's zone, None if the recording's start is unknown.
+    it is clearest. relevance: calibrated, 0 to 1; similarity: the cosine behind it.
+    joint_probability: how likely it is the one that is meant, among all that were judged together,
+    None if it was not. score: what reranked hits are ordered by, similarity + weight *
+    joint_probability; others come after them, by similarity. at: the wall clock at peak_s in the
+    source's zone, None if the recording's start is unknown.
     """
 
     recording_id: int
@@ -93,6 +114,8 @@ class Hit:
     at: datetime | None
     relevance: float
     similarity: float
+    joint_probability: float | None
+    score: float
     tags: tuple[tuple[str, float], ...]
 
     def to_document(self) -> dict[str, Any]:
@@ -107,13 +130,14 @@ class Hit:
 class SearchResult:
     """What a search found, best first; `nearest` is the best there was if that is nothing.
 
-    searched: how many windows could have been found.
+    searched: how many windows could have been found. rerank: what ordered the hits.
     """
 
     hits: tuple[Hit, ...]
     nearest: Hit | None
     searched: int
     min_score: float
+    rerank: Reranking
 
     def to_document(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -122,6 +146,7 @@ class SearchResult:
             "nearest": self.nearest.to_document() if self.nearest else None,
             "searched": self.searched,
             "min_score": self.min_score,
+            "rerank": self.rerank.to_document(),
         }
 
 
@@ -141,20 +166,36 @@ def search_text(
     store: Store,
     encoder: AudioTextEncoder,
     index: SearchIndex,
+    second_stage: SecondStage = NO_SECOND_STAGE,
 ) -> SearchResult:
-    """Find what sounds like a text.
+    """Find what sounds like a text, in the order of the second stage where there is one.
 
-    Raises InvalidValueError for an empty or overlong text and for options out of range,
+    Raises InvalidValueError for an empty, overlong or unreadable text and for options out of range,
     UnknownSourceError, EmptyArchiveError.
     """
+    options.check()
+    query, spec = _checked(text), encoder.spec
+    judged = second_stage.count(options.rerank, spec)
+    search = _Search(options, store, encoder, index, judged=judged)
+    vector = encoder.embed_text([query])
+    return search.run(
+        vector[0],
+        lambda cosines: encoder.relevance(vector, cosines[None])[0],
+        partial(second_stage.judge, query=TextQuery(query, vector[0], spec, options.rerank)),
+    )
+
+
+def _checked(text: str) -> str:
     query = " ".join(text.split())
     if not query:
         raise InvalidValueError("an empty text", "say what to listen for, such as: dog barking")
     if len(query) > LONGEST_QUERY:
         raise InvalidValueError(f"a text of {len(query)} characters", f"at most {LONGEST_QUERY}")
-    search = _Search(options, store, encoder, index)
-    vector = encoder.embed_text([query])
-    return search.run(vector[0], lambda cosines: encoder.relevance(vector, cosines[None])[0])
+    try:
+        query.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidValueError(ascii(query), "this is not Unicode: send UTF-8") from error
+    return query
 
 
 def search_similar(
@@ -167,10 +208,15 @@ def search_similar(
     """Find what sounds like an example; the example's own stretch is not a hit.
 
     Between sounds the cosine itself is the relevance (below 0 it is 0): the calibration of an
-    encoder is for texts. Raises like search_text.
+    encoder is for texts, and so is reranking. Raises like search_text.
     """
+    options.check()
     search = _Search(options, store, encoder, index, example)
-    return search.run(example.vector, lambda cosines: np.clip(cosines, 0.0, 1.0))
+    return search.run(
+        example.vector,
+        lambda cosines: np.clip(cosines, 0.0, 1.0),
+        lambda session, proposals: Verdict(BY_EXAMPLE),
+    )
 
 
 def example_from_file(
@@ -213,26 +259,46 @@ def example_from_embedding(embedding_id: int, encoder: AudioTextEncoder, store: 
     return Example(vector, found[0].recording_id, found[0].start_s, found[0].end_s)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """One window that answers a query, and where in it."""
+class _Found(NamedTuple):
+    """One window that answers a query. A search has thousands of them."""
 
-    detail: EmbeddingDetail
-    similarity: float
     relevance: float
-    place: Place
+    similarity: float
+    span: Span
+
+
+class _Group(NamedTuple):
+    """Windows of a recording that overlap or touch: one hit."""
+
+    windows: Sequence[_Found]
+    best: _Found
 
     @property
-    def start_s(self) -> float:
-        return self.detail.start_s + self.place.start_s
+    def proposal(self) -> Proposal:
+        """What the second stage is told of it."""
+        return Proposal(self.best.span.embedding_id, self.best.similarity)
 
-    @property
-    def end_s(self) -> float:
-        return min(self.detail.end_s, self.detail.start_s + self.place.end_s)
+
+_RANK = itemgetter(0, 1)
+
+
+def _order(group: _Group) -> tuple[float, float, int]:
+    """Less comes first."""
+    best = group.best
+    return -best.relevance, -best.similarity, best.span.recording_id
+
+
+class _SecondStage(Protocol):
+    """What may change the order of hits."""
+
+    def __call__(self, session: Session, *, proposals: Sequence[Proposal]) -> Verdict: ...
 
 
 class _Search:
-    """One search: asks the index for more until there are enough hits or none are left."""
+    """One search: asks the index for more until there are enough hits or none are left.
+
+    judged: how many hits the second stage is going to judge.
+    """
 
     def __init__(
         self,
@@ -241,24 +307,36 @@ class _Search:
         encoder: AudioTextEncoder,
         index: SearchIndex,
         example: Example | None = None,
+        judged: int = 0,
     ) -> None:
-        options.check()
         self._options = options
         self._store = store
         self._encoder = encoder
         self._index = index
         self._example = example
+        self._wanted = max(options.k, judged)
 
-    def run(self, vector: FloatArray, judge: Judge) -> SearchResult:
-        """Search with a unit vector [D]; judge turns cosines [K] into relevances [K]."""
+    def run(self, vector: FloatArray, judge: Judge, second: _SecondStage) -> SearchResult:
+        """Search with a unit vector [D].
+
+        judge turns cosines [K] into relevances [K]; second judges the hits that came of it.
+        """
+        options = self._options
         with self._store.reading() as session:
             allowed = self._allowed(session)
             available = len(self._index) if allowed is None else len(allowed)
-            found = self._widen(session, vector, judge, allowed, available)
-            hits = _merge([item for item in found if item.relevance >= self._options.min_score])
-            nearest = _hit([found[0]]) if found and not hits else None
-        wanted = tuple(hits[: self._options.k])
-        return SearchResult(wanted, nearest, available, self._options.min_score)
+            found, groups = self._widen(session, vector, judge, allowed, available)
+            verdict = second(session, proposals=[group.proposal for group in groups])
+            shown = _reorder(groups, verdict)[: options.k]
+            nearest = [_Group(found[:1], found[0])] if found and not groups else []
+            hits = _describe(session, [*shown, *nearest], vector, verdict)
+        return SearchResult(
+            hits=tuple(hits[: len(shown)]),
+            nearest=hits[-1] if nearest and hits else None,
+            searched=available,
+            min_score=options.min_score,
+            rerank=verdict.reranking,
+        )
 
     def _allowed(self, session: Session) -> IdArray | None:
         spec = self._encoder.spec
@@ -288,15 +366,17 @@ class _Search:
         judge: Judge,
         allowed: IdArray | None,
         available: int,
-    ) -> list[_Found]:
-        wanted = self._options.k * _OVERSAMPLE
+    ) -> tuple[list[_Found], list[_Group]]:
+        """Return what the index found, best first, and the hits that the relevant of it make."""
+        wanted = self._wanted * _OVERSAMPLE
         while True:
             count = min(wanted, available, _MOST_CANDIDATES)
             found = self._find(session, vector, judge, allowed, count)
             relevant = [item for item in found if item.relevance >= self._options.min_score]
-            enough = len(_merge(relevant)) >= self._options.k or len(relevant) < len(found)
+            groups = _merge(relevant)
+            enough = len(groups) >= self._wanted or len(relevant) < len(found)
             if enough or count in (available, _MOST_CANDIDATES):
-                return found
+                return found, groups
             wanted *= 4
 
     def _find(
@@ -311,58 +391,91 @@ class _Search:
             return []
         neighbours = self._index.search(vector[None], count, allowed)
         pairs = zip(neighbours.ids[0].tolist(), neighbours.scores[0].tolist(), strict=True)
-        scores = {embedding_id: score for embedding_id, score in pairs if embedding_id >= 0}
-        details = embeddings.details(session, list(scores))
-        cosines = np.array([scores[detail.embedding_id] for detail in details], dtype=np.float32)
-        relevances = judge(cosines) if details else cosines
+        # A damaged vector has no cosine with anything.
+        scores = {embedding_id: score for embedding_id, score in pairs if math.isfinite(score)}
+        spans = embeddings.spans(session, list(scores))
+        cosines = np.array([scores[span.embedding_id] for span in spans], dtype=np.float32)
+        relevances = judge(cosines) if spans else cosines
         found = [
-            _Found(detail, float(cosine), float(relevance), locate(detail.frames, vector))
-            for detail, cosine, relevance in zip(details, cosines, relevances, strict=True)
-            if not self._is_example(detail)
+            _Found(relevance, cosine, span)
+            for span, cosine, relevance in zip(
+                spans, cosines.tolist(), relevances.tolist(), strict=True
+            )
+            if not self._is_example(span)
         ]
-        return sorted(found, key=lambda item: (-item.relevance, -item.similarity))
+        return sorted(found, key=_RANK, reverse=True)
 
-    def _is_example(self, detail: EmbeddingDetail) -> bool:
+    def _is_example(self, span: Span) -> bool:
         example = self._example
-        if example is None or detail.recording_id != example.recording_id:
+        if example is None or span.recording_id != example.recording_id:
             return False
-        return detail.start_s < example.end_s and detail.end_s > example.start_s
+        return span.start_s < example.end_s and span.end_s > example.start_s
 
 
-def _merge(found: Sequence[_Found]) -> list[Hit]:
-    """Merge the windows of a recording that overlap or touch; best hit first."""
-    ordered = sorted(found, key=lambda item: (item.detail.recording_id, item.detail.start_s))
-    groups: list[list[_Found]] = []
+def _merge(found: Sequence[_Found]) -> list[_Group]:
+    """Merge the windows of a recording that overlap or touch; best first."""
+    ordered = sorted(found, key=lambda item: (item.span.recording_id, item.span.start_s))
+    rows: list[list[_Found]] = []
     for item in ordered:
-        if groups and _touches(groups[-1][-1].detail, item.detail):
-            groups[-1].append(item)
+        if rows and _touches(rows[-1][-1].span, item.span):
+            rows[-1].append(item)
         else:
-            groups.append([item])
-    hits = [_hit(group) for group in groups]
-    return sorted(hits, key=lambda hit: (-hit.relevance, -hit.similarity, hit.recording_id))
+            rows.append([item])
+    groups = [_Group(row, max(row, key=_RANK)) for row in rows]
+    return sorted(groups, key=_order)
 
 
-def _touches(one: EmbeddingDetail, other: EmbeddingDetail) -> bool:
+def _touches(one: Span, other: Span) -> bool:
     return one.recording_id == other.recording_id and other.start_s <= one.end_s
 
 
-def _hit(group: Sequence[_Found]) -> Hit:
+def _reorder(groups: Sequence[_Group], verdict: Verdict) -> list[_Group]:
+    """Put what was judged first, by its final score, and leave the rest as it is behind it."""
+    judged = [g for g in groups if g.best.span.embedding_id in verdict.probabilities]
+    others = [g for g in groups if g.best.span.embedding_id not in verdict.probabilities]
+    by_score = sorted(judged, key=lambda group: (-verdict.score(group.proposal), _order(group)))
+    return [*by_score, *others]
+
+
+def _describe(
+    session: Session, groups: Sequence[_Group], query: FloatArray, verdict: Verdict
+) -> list[Hit]:
+    """Fetch what is shown of hits, and only of those; one that was deleted meanwhile is left out."""
+    ids = [item.span.embedding_id for group in groups for item in group.windows]
+    found = {detail.embedding_id: detail for detail in embeddings.details(session, ids)}
+    whole = [g for g in groups if all(item.span.embedding_id in found for item in g.windows)]
+    return [_hit(group, found, query, verdict) for group in whole]
+
+
+def _hit(
+    group: _Group, details: Mapping[int, EmbeddingDetail], query: FloatArray, verdict: Verdict
+) -> Hit:
     """Join neighbouring windows: the span of all, everything else of the best."""
-    best = max(group, key=lambda item: (item.relevance, item.similarity))
-    detail = best.detail
-    peak_s = min(detail.start_s + best.place.peak_s, detail.end_s)
+    heard = [_stretch(details[item.span.embedding_id], query) for item in group.windows]
+    best = group.best
+    detail = details[best.span.embedding_id]
+    peak_s = min(detail.start_s + locate(detail.frames, query).peak_s, detail.end_s)
+    probability = verdict.probabilities.get(detail.embedding_id)
     return Hit(
         recording_id=detail.recording_id,
         path=detail.path,
         source=detail.source,
-        start_s=round(min(item.start_s for item in group), 3),
-        end_s=round(max(item.end_s for item in group), 3),
+        start_s=round(min(start_s for start_s, _ in heard), 3),
+        end_s=round(max(end_s for _, end_s in heard), 3),
         peak_s=round(peak_s, 3),
         at=_wall_clock(detail, peak_s),
         relevance=round(best.relevance, 4),
         similarity=round(best.similarity, 4),
+        joint_probability=None if probability is None else round(probability, 6),
+        score=round(verdict.score(group.proposal), 4),
         tags=detail.tags[:TAGS_A_HIT],
     )
+
+
+def _stretch(detail: EmbeddingDetail, query: FloatArray) -> tuple[float, float]:
+    """Say where in its recording a window's part lies in which the query is heard."""
+    place = locate(detail.frames, query)
+    return detail.start_s + place.start_s, min(detail.end_s, detail.start_s + place.end_s)
 
 
 def _wall_clock(detail: EmbeddingDetail, offset_s: float) -> datetime | None:

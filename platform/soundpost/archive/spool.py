@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,12 +66,14 @@ def _is_ours(path: Path) -> bool:
 class Spool:
     """The segments of one source. Use it as a context manager: one process at a time may.
 
+    check_room is asked before a segment begins, and raises DiskFullError where none may.
     Entering it completes what an earlier run left behind, and raises SpoolBusyError, or SpoolError
     where the folder cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, check_room: Callable[[], None] | None = None) -> None:
         self.folder = folder
+        self._check_room = check_room
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
@@ -98,7 +100,9 @@ class Spool:
             return sorted(filter(_is_ours, self.folder.glob(f"*{SUFFIX}")))
 
     def open(self, about: datetime, kind: LiveFormat, comment: str) -> SegmentWriter:
-        """Begin a segment that starts about then. Raises SpoolError."""
+        """Begin a segment that starts about then. Raises SpoolError and DiskFullError."""
+        if self._check_room is not None:
+            self._check_room()
         path = self.folder / segment_name(about).replace(SUFFIX, PART_SUFFIX)
         return SegmentWriter(path, kind, comment)
 

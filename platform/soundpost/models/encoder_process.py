@@ -1,6 +1,6 @@
-"""An encoder in a process of its own, for programs that must stay light and must not stop.
+"""An encoder and its reranker in a process of their own, for programs that must stay light.
 
-The service answers hundreds of requests at once and holds no model: its encoder lives here. Texts
+The service answers hundreds of requests at once and holds no model: its models live here. Texts
 that wait together are embedded together. A process that dies is started again, and only what it
 had in hand fails.
 """
@@ -13,6 +13,8 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundpost.config import Settings
-from soundpost.errors import EncoderUnavailableError, SoundpostError
+from soundpost.errors import EncoderUnavailableError, NoRerankerError, SoundpostError
 from soundpost.models.encoder import (
     AudioEncoding,
     AudioTextEncoder,
@@ -28,11 +30,14 @@ from soundpost.models.encoder import (
     FloatArray,
     TextEncoding,
 )
+from soundpost.models.reranker import Candidates, Reranker, RerankerSpec
 
 # Loading a model from a slow disk takes its time; an answer does not.
 _LOAD_S = 300.0
 _ANSWER_S = 60.0
 _MOST_TOGETHER = 64
+# The states of one text's tokens take up to 100 kB.
+_REMEMBERED_TEXTS = 64
 # A process of its own, started afresh: one forked from a program with threads may hang.
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -106,6 +111,21 @@ class EncoderProcess:
         relevance: FloatArray = self._ask("relevance", text_vectors, similarities)
         return relevance
 
+    def load_reranker(self) -> Reranker:
+        """Return the reranker of the settings, which lives in the same child.
+
+        Waits until it is loaded. Raises what `registry.load_reranker` raises there.
+        """
+        known: _KnownReranker = _wait(self._living().reranker, _LOAD_S)
+        return _RemoteReranker(self, known)
+
+    def joint_probability(
+        self, text: str, similarities: FloatArray, candidates: Candidates
+    ) -> FloatArray:
+        """Judge as the child's reranker does. Raises NoRerankerError where it has none."""
+        probability: FloatArray = self._ask("joint_probability", text, similarities, candidates)
+        return probability
+
     def close(self) -> None:
         """End the child; what waits for it fails."""
         with self._lock:
@@ -129,6 +149,38 @@ class EncoderProcess:
         return _wait(child.ask(next(self._numbers), method, arguments), self._answer_s)
 
 
+@dataclass(frozen=True)
+class _KnownReranker:
+    """What the child says of its reranker."""
+
+    spec: RerankerSpec
+    weight: float
+
+
+class _RemoteReranker:
+    """The reranker of a child."""
+
+    def __init__(self, process: EncoderProcess, known: _KnownReranker) -> None:
+        self._process = process
+        self._known = known
+
+    @property
+    def spec(self) -> RerankerSpec:
+        """Name and revision, and the encoder it belongs to."""
+        return self._known.spec
+
+    @property
+    def weight(self) -> float:
+        """How much the joint probability counts."""
+        return self._known.weight
+
+    def joint_probability(
+        self, text: str, similarities: FloatArray, candidates: Candidates
+    ) -> FloatArray:
+        """Judge as the reranker does."""
+        return self._process.joint_probability(text, similarities, candidates)
+
+
 def _wait(future: Future[Any], patience_s: float) -> Any:
     try:
         return future.result(patience_s)
@@ -141,6 +193,7 @@ class _Child:
 
     def __init__(self, settings: Settings) -> None:
         self.loaded: Future[EncoderSpec] = Future()
+        self.reranker: Future[_KnownReranker] = Future()
         ours, theirs = _CONTEXT.Pipe()
         self._pipe = ours
         self._sending = threading.Lock()
@@ -180,6 +233,7 @@ class _Child:
     def _receive(self) -> None:
         try:
             self._settle(self.loaded, self._pipe.recv())
+            self._settle(self.reranker, self._pipe.recv())
             while True:
                 number, answer = self._pipe.recv()
                 self._settle(self._open.pop(number), answer)
@@ -194,14 +248,15 @@ class _Child:
 
     def _fail_all(self) -> None:
         self._over = True
-        waiting = [self.loaded, *(self._open.pop(number) for number in list(self._open))]
+        asked = [self._open.pop(number) for number in list(self._open)]
+        waiting: list[Future[Any]] = [self.loaded, self.reranker, *asked]
         for future in waiting:
             if not future.done():
                 future.set_exception(EncoderUnavailableError(None, "its process ended"))
 
 
 def _serve(pipe: Connection, settings: Settings) -> None:
-    """Load the encoder and answer until the other end is closed."""
+    """Load the models and answer until the other end is closed."""
     from soundpost.models.registry import load_encoder
 
     try:
@@ -211,12 +266,88 @@ def _serve(pipe: Connection, settings: Settings) -> None:
         pipe.send(_portable(error))
         return
     pipe.send(encoder.spec)
+    remembering = _RememberingEncoder(encoder)
+    reranker = _load_reranker(settings, remembering)
+    if isinstance(reranker, Exception):
+        pipe.send(reranker)
+        models = _Models(encoder, None)
+    else:
+        pipe.send(_KnownReranker(reranker.spec, reranker.weight))
+        models = _Models(remembering, reranker)
     try:
         while True:
-            for number, answer in _answers(encoder, _waiting(pipe)):
+            for number, answer in _answers(models, _waiting(pipe)):
                 pipe.send((number, answer))
     except (EOFError, OSError):
         return
+
+
+@dataclass(frozen=True)
+class _Models:
+    """What the child has."""
+
+    encoder: AudioTextEncoder
+    reranker: Reranker | None
+
+    def having(self, method: str) -> AudioTextEncoder | Reranker:
+        """Return the model that has a method."""
+        if method != "joint_probability":
+            return self.encoder
+        if self.reranker is None:
+            raise NoRerankerError
+        return self.reranker
+
+
+def _load_reranker(settings: Settings, encoder: AudioTextEncoder) -> Reranker | Exception:
+    from soundpost.models.registry import load_reranker
+
+    try:
+        return load_reranker(settings, encoder)
+    # The other side says it to those who search; texts are embedded all the same.
+    except Exception as error:  # noqa: BLE001
+        return _portable(error)
+
+
+class _RememberingEncoder:
+    """An encoder that reads a text once for both stages of a search.
+
+    It reads each by itself: in a batch its numbers would depend, in their last bits, on the others.
+    """
+
+    def __init__(self, encoder: AudioTextEncoder) -> None:
+        self._encoder = encoder
+        self._read = lru_cache(_REMEMBERED_TEXTS)(lambda text: encoder.encode_text([text]))
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What the encoder is."""
+        return self._encoder.spec
+
+    def encode_audio(
+        self, waves: FloatArray, lengths: NDArray[np.int64] | None = None
+    ) -> AudioEncoding:
+        """Encode as the encoder does."""
+        return self._encoder.encode_audio(waves, lengths)
+
+    def embed_audio(
+        self, waves: FloatArray, lengths: NDArray[np.int64] | None = None
+    ) -> FloatArray:
+        """Embed as the encoder does."""
+        return self._encoder.embed_audio(waves, lengths)
+
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        """Embed as the encoder does, one text after the other."""
+        if not texts:
+            return self._encoder.embed_text(texts)
+        return np.concatenate([self._read(text).embedding for text in texts])
+
+    def encode_text(self, texts: Sequence[str]) -> TextEncoding:
+        """Encode as the encoder does; a single text may be known."""
+        return self._read(texts[0]) if len(texts) == 1 else self._encoder.encode_text(texts)
+
+    def relevance(self, text_vectors: FloatArray, similarities: FloatArray) -> FloatArray:
+        """Judge as the encoder does."""
+        return self._encoder.relevance(text_vectors, similarities)
 
 
 def _waiting(pipe: Connection) -> list[_Request]:
@@ -227,31 +358,31 @@ def _waiting(pipe: Connection) -> list[_Request]:
     return requests
 
 
-def _answers(encoder: AudioTextEncoder, requests: list[_Request]) -> list[tuple[int, Any]]:
+def _answers(models: _Models, requests: list[_Request]) -> list[tuple[int, Any]]:
     texts = [request for request in requests if request[1] == "embed_text"]
     others = [request for request in requests if request[1] != "embed_text"]
-    answers = _embed_together(encoder, texts)
+    answers = _embed_together(models, texts)
     for number, method, arguments in others:
-        answers.append((number, _answer(encoder, method, arguments)))
+        answers.append((number, _answer(models, method, arguments)))
     return answers
 
 
-def _embed_together(encoder: AudioTextEncoder, requests: list[_Request]) -> list[tuple[int, Any]]:
+def _embed_together(models: _Models, requests: list[_Request]) -> list[tuple[int, Any]]:
     counts = [len(arguments[0]) for _, _, arguments in requests]
     texts = [text for _, _, arguments in requests for text in arguments[0]]
     if not texts:
-        return [(number, _answer(encoder, method, args)) for number, method, args in requests]
-    vectors = _answer(encoder, "embed_text", (texts,))
+        return [(number, _answer(models, method, args)) for number, method, args in requests]
+    vectors = _answer(models, "embed_text", (texts,))
     if isinstance(vectors, Exception):
         # One of them is at fault: each gets its own answer.
-        return [(number, _answer(encoder, method, args)) for number, method, args in requests]
+        return [(number, _answer(models, method, args)) for number, method, args in requests]
     parts = np.split(vectors, np.cumsum(counts)[:-1])
     return [(request[0], part) for request, part in zip(requests, parts, strict=True)]
 
 
-def _answer(encoder: AudioTextEncoder, method: str, arguments: tuple[Any, ...]) -> Any:
+def _answer(models: _Models, method: str, arguments: tuple[Any, ...]) -> Any:
     try:
-        return getattr(encoder, method)(*arguments)
+        return getattr(models.having(method), method)(*arguments)
     # The caller raises it where it can be understood.
     except Exception as error:  # noqa: BLE001
         return _portable(error)

@@ -109,7 +109,19 @@ class ToneEncoder:
 _FRAME_SAMPLES = round(FRAME_HOP_S * SAMPLE_RATE_HZ)
 _BINS_HZ = np.asarray(np.fft.rfftfreq(_FFT, 1.0 / SAMPLE_RATE_HZ), dtype=np.float64)
 _AUDIBLE = _BINS_HZ >= LOWEST_HZ
+_HANN = np.hanning(_FFT)
 _CENTRES_OCTAVES = np.linspace(np.log2(LOWEST_HZ), np.log2(HIGHEST_HZ), _BANDS)
+
+
+def _spread(frequencies_hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much power at frequencies [F] counts in each band [_BANDS, F]: Gaussian in log frequency."""
+    octaves = np.log2(np.clip(frequencies_hz, LOWEST_HZ, HIGHEST_HZ))
+    distance = (_CENTRES_OCTAVES[:, None] - octaves[None, :]) / _BAND_WIDTH_OCTAVES
+    return np.asarray(np.exp(-0.5 * distance**2))
+
+
+# Of the bins of every spectrum; four are heard in each second of audio.
+_SPREAD_OF_BINS = _spread(_BINS_HZ[_AUDIBLE])
 
 
 def _empty(width: int) -> FloatArray:
@@ -142,7 +154,7 @@ def _listen(wave: FloatArray) -> tuple[FloatArray, FloatArray]:
     # share of the power, so it divides the vector between pitch and noise. Rounding may pass one.
     noise = min(1.0, float(np.exp(np.mean(np.log(power))) / np.mean(power)))
     peaks = np.where(power > _PEAK_OVER_MEDIAN * np.median(power), power, 0.0)
-    vector = np.sqrt(1.0 - noise) * _pitch_vector(_BINS_HZ[_AUDIBLE], peaks)
+    vector = np.sqrt(1.0 - noise) * _pitch_vector(_SPREAD_OF_BINS, peaks)
     vector[_NOISE_AXIS] = np.sqrt(noise)
     return _unit(vector), np.array([1.0 - noise, noise, 0.0], dtype=np.float32)
 
@@ -154,20 +166,18 @@ def _level_dbfs(wave: FloatArray) -> float:
 
 def _power_spectrum(wave: FloatArray) -> NDArray[np.float64]:
     """Average the Hann periodograms of half-overlapping stretches (Welch 1967), audible bins."""
-    padded = np.pad(wave.astype(np.float64), (0, max(0, _FFT - wave.size)))
+    padded = wave.astype(np.float64)
+    if wave.size < _FFT:
+        padded = np.pad(padded, (0, _FFT - wave.size))
     stretches = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[:: _FFT // 2]
-    spectra = np.abs(np.fft.rfft(stretches * np.hanning(_FFT), axis=-1)) ** 2
+    spectra = np.abs(np.fft.rfft(stretches * _HANN, axis=-1)) ** 2
     return np.asarray(np.maximum(spectra.mean(axis=0)[_AUDIBLE], 1e-12))
 
 
-def _pitch_vector(
-    frequencies_hz: NDArray[np.float64], power: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Spread power over the bands, Gaussian in log frequency; unit norm, or zero without power."""
-    octaves = np.log2(np.clip(frequencies_hz, LOWEST_HZ, HIGHEST_HZ))
-    distance = (_CENTRES_OCTAVES[:, None] - octaves[None, :]) / _BAND_WIDTH_OCTAVES
+def _pitch_vector(spread: NDArray[np.float64], power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spread power [F] over the bands by spread [_BANDS, F]; unit norm, or zero without power."""
     vector = np.zeros(DIMENSION)
-    vector[:_BANDS] = np.sqrt(np.exp(-0.5 * distance**2) @ power)
+    vector[:_BANDS] = np.sqrt(spread @ power)
     norm = np.linalg.norm(vector)
     return vector / norm if norm > 0 else vector
 
@@ -179,7 +189,8 @@ def _read(text: str) -> FloatArray:
         float(number) * (1000.0 if kilo else 1.0) for number, kilo in _FREQUENCY.findall(words)
     ]
     if frequencies_hz:
-        return _unit(_pitch_vector(np.array(frequencies_hz), np.ones(len(frequencies_hz))))
+        spread = _spread(np.array(frequencies_hz))
+        return _unit(_pitch_vector(spread, np.ones(len(frequencies_hz))))
     if _NOISE_WORDS.search(words):
         return _axis(_NOISE_AXIS)
     if _SILENCE_WORDS.search(words):

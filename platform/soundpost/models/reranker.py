@@ -19,7 +19,8 @@ class RerankerSpec:
     """What a reranker is, and over which encoder's vectors it works.
 
     `revision` names the exact weights. `encoder_revision` is that of the encoder it was trained
-    over: over another's vectors its answers mean nothing.
+    over: over another's vectors its answers mean nothing. `steps` is how many steps an answer takes,
+    None for one that takes no steps.
     """
 
     name: str
@@ -27,6 +28,7 @@ class RerankerSpec:
     encoder_name: str
     encoder_revision: str
     dimension: int
+    steps: int | None = None
 
 
 @dataclass(frozen=True)

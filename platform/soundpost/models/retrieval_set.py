@@ -57,12 +57,14 @@ class TextSet:
 class RetrievalSet:
     """Texts and sounds; `relevant` holds for each text the row numbers of its sounds, ascending.
 
+    families [Q], where they are known: texts of one number were made to be taken for each other.
     Raises InvalidValueError for a row number that no sound has, and where shapes do not agree.
     """
 
     texts: TextSet
     sounds: Candidates
     relevant: tuple[NDArray[np.int64], ...]
+    families: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         sounds = self.sounds
@@ -72,6 +74,8 @@ class RetrievalSet:
         if len(self.relevant) != len(self.texts):
             detail = f"there are {len(self.texts)} texts"
             raise InvalidValueError(f"{len(self.relevant)} lists of relevant sounds", detail)
+        if self.families is not None:
+            _check_rows("texts", len(self.texts), (self.families, 1))
         for rows in self.relevant:
             if rows.size and not 0 <= rows.min() <= rows.max() < len(sounds):
                 detail = f"rows go from 0 to {len(sounds) - 1}"
@@ -80,7 +84,8 @@ class RetrievalSet:
     def of_texts(self, wanted: NDArray[np.int64]) -> RetrievalSet:
         """Return the same sounds asked for with the texts at these row numbers alone."""
         relevant = tuple(self.relevant[row] for row in wanted)
-        return RetrievalSet(self.texts.rows(wanted), self.sounds, relevant)
+        families = None if self.families is None else self.families[wanted]
+        return RetrievalSet(self.texts.rows(wanted), self.sounds, relevant, families)
 
 
 def read_texts(texts: Sequence[str], encoder: AudioTextEncoder) -> TextSet:
@@ -116,6 +121,8 @@ def save_retrieval_set(path: Path, data: RetrievalSet) -> None:
         "relevant": flat,
         "relevant_counts": np.array([len(rows) for rows in data.relevant], np.int64),
     }
+    if data.families is not None:
+        arrays["families"] = data.families
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, **arrays)  # type: ignore[arg-type]  # numpy types only its own keyword
@@ -148,7 +155,7 @@ def _from_arrays(arrays: dict[str, NDArray[Any]]) -> RetrievalSet:
     sounds = Candidates(arrays["keys"], arrays["vectors"], frames, arrays["lengths"])
     ends = np.cumsum(arrays["relevant_counts"])
     relevant = tuple(np.split(arrays["relevant"], ends[:-1])) if len(ends) else ()
-    return RetrievalSet(texts, sounds, relevant)
+    return RetrievalSet(texts, sounds, relevant, arrays.get("families"))
 
 
 def _check_rows(what: str, rows: int, *arrays: tuple[NDArray[Any], int]) -> None:

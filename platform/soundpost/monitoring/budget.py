@@ -11,8 +11,9 @@ ones; block bootstrap, Künsch 1989):
    blocks, however much the windows of a block have in common.
 2. The time between false alarms is counted at a range of thresholds, and the thresholds are raised
    until it is the budget. Evidence of this kind has a tail that is a power (Kesten 1973): the
-   logarithm of the time grows linearly in that of the threshold. That line is followed beyond what
-   the reference is long enough to show.
+   logarithm of the time grows linearly in that of the threshold, with the slope k at which the
+   k-th power of the product over a block has a mean of 1. That line is followed beyond what the
+   reference is long enough to show; its slope comes from all blocks, not from the few alarms.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ _CHAINS = 48
 _STEPS = 3000
 _REPLICATES = 12
 _REPLICATE_STEPS = 1000
-_GRID = 24
+_GRID = 48
+# The greatest threshold that is counted, in the lengths of a drawn sequence: one strange window lifts
+# evidence far beyond the time that it had, and the line begins where alarms become few.
+_REACH = 1e4
 _FEWEST_ALARMS = 10
 _TEMPER_REPLICATES = 200
 _TEMPER_CONFIDENCE = 0.95
@@ -186,7 +190,7 @@ def _temper(sums: DoubleArray, length: IdArray, weights: DoubleArray) -> DoubleA
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """Time between alarms by threshold: counted at points, a power of the threshold beyond.
+    """Time between alarms by threshold: counted at points, a power of the threshold beyond them.
 
     log_thresholds, log_times: [P] ascending, in log seconds. slope, at most 1. counted_s: the
     greatest threshold with enough alarms.
@@ -226,34 +230,56 @@ def _blocks(drawn: Sequences) -> IdArray:
 
 
 def _lines(drawn: Sequences, bets: DoubleArray, rng: np.random.Generator) -> list[Line]:
-    """The line of all blocks, then those of resampled ones."""
+    """The line of all blocks, then those of resampled ones, counted side by side."""
     blocks = _blocks(drawn)
-    lines = [_line(drawn, bets, blocks, _STEPS, rng)]
-    for _ in range(_REPLICATES):
-        lines.append(_line(drawn, bets, rng.choice(blocks, len(blocks)), _REPLICATE_STEPS, rng))
-    return lines
+    whole = _line(drawn, bets, blocks, _STEPS, rng)
+    resampled = [rng.choice(blocks, len(blocks)) for _ in range(_REPLICATES)]
+    rows = [_draw(drawn, some, _REPLICATE_STEPS, rng) for some in resampled]
+    return [whole, *_count_lines(drawn, bets, resampled, rows)]
 
 
 def _line(
     drawn: Sequences, bets: DoubleArray, blocks: IdArray, steps: int, rng: np.random.Generator
 ) -> Line:
-    rows = _draw(drawn, blocks, steps, rng)
+    return _count_lines(drawn, bets, [blocks], [_draw(drawn, blocks, steps, rng)])[0]
+
+
+def _count_lines(
+    drawn: Sequences, bets: DoubleArray, blocks: list[IdArray], rows: list[IdArray]
+) -> list[Line]:
+    """One line for each of several sets of blocks, counted over its rows [steps, chains]."""
     step_s = float(drawn.durations_s.mean())
-    # Evidence of chance alone hardly grows beyond the time that it had.
-    thresholds = np.geomspace(3.0 * step_s, steps * step_s / 3.0, _GRID)
-    alarms = count_alarms(bets, drawn.durations_s, rows, thresholds)
-    total_s = float(drawn.durations_s[rows].sum())
+    thresholds = np.geomspace(3.0 * step_s, len(rows[0]) * step_s * _REACH, _GRID)
+    alarms = count_alarms(bets, drawn.durations_s, np.hstack(rows), thresholds)
+    counts = [part.sum(axis=1) for part in np.hsplit(alarms, len(rows))]
+    return [
+        _through(thresholds, count, float(drawn.durations_s[row].sum()), slope)
+        for count, row, slope in zip(
+            counts, rows, (tail_index(drawn, bets, some) for some in blocks), strict=True
+        )
+    ]
+
+
+def _through(thresholds_s: DoubleArray, alarms: DoubleArray, total_s: float, slope: float) -> Line:
+    """The line through alarms [G] counted at thresholds [G]."""
     points = max(int((alarms >= _FEWEST_ALARMS).cumprod().sum()), 2)
     log_times = np.log(total_s / np.maximum(alarms[:points], 1.0))
-    log_thresholds = np.log(thresholds[:points])
-    return Line(log_thresholds, log_times, _slope(log_thresholds, log_times))
+    return Line(np.log(thresholds_s[:points]), log_times, slope)
 
 
-def _slope(x: DoubleArray, y: DoubleArray) -> float:
-    """Slope of the upper half of the points, where the start no longer matters."""
-    half = max(len(x) // 2, 2)
-    slope = float(np.polyfit(x[-half:], y[-half:], 1)[0])
-    return float(np.clip(slope, 0.0, 1.0))
+def tail_index(drawn: Sequences, bets: DoubleArray, blocks: IdArray) -> float:
+    """Return the power, from 0 to 1, that evidence of bets [N, K] has beyond what was counted.
+
+    It is the k with a mean of exp(k s) of 1, s being the logarithm of a bet's product over a block
+    (Kesten 1973), of the bet with the smallest; 0 where evidence grows without a change.
+    """
+    sums = np.add.reduceat(np.log(bets), drawn.first, axis=0)[blocks]
+    low, high = np.zeros(sums.shape[1]), np.ones(sums.shape[1])
+    for _ in range(40):
+        middle = (low + high) / 2.0
+        below = np.exp(middle * sums).mean(axis=0) <= 1.0
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return float(low.min())
 
 
 def _draw(drawn: Sequences, blocks: IdArray, steps: int, rng: np.random.Generator) -> IdArray:
@@ -274,19 +300,21 @@ def _draw(drawn: Sequences, blocks: IdArray, steps: int, rng: np.random.Generato
 def count_alarms(
     bets: DoubleArray, durations_s: DoubleArray, rows: IdArray, thresholds_s: DoubleArray
 ) -> DoubleArray:
-    """Count the alarms [G] at thresholds [G] over rows [steps, chains]; each alarm begins anew.
+    """Count alarms [G, chains] at thresholds [G] over rows [steps, chains]; each begins anew.
 
     bets: [N, K], durations_s: [N] of the windows that rows name.
     """
-    evidence = np.zeros((len(thresholds_s), rows.shape[1], bets.shape[1]))
-    alarms = np.zeros(len(thresholds_s))
+    # [K, G, chains]: sums over a short last axis take most of the time.
+    evidence = np.zeros((bets.shape[1], len(thresholds_s), rows.shape[1]))
+    alarms = np.zeros(evidence.shape[1:])
     limits = thresholds_s[:, None]
+    by_bet = np.ascontiguousarray(bets.T)[:, None]
     for row in rows:
-        evidence = gather(evidence, bets[row], durations_s[row][:, None])
-        fired = evidence.mean(axis=2) >= limits
+        evidence = gather(evidence, by_bet[..., row], durations_s[row])
+        fired = evidence.sum(axis=0) / len(evidence) >= limits
         if fired.any():
-            alarms += fired.sum(axis=1)
-            evidence[fired] = 0.0
+            alarms += fired
+            evidence[:, fired] = 0.0
     return alarms
 
 

@@ -94,7 +94,7 @@ BETS: Final = {"fast": fast_bets, "slow": slow_bets}
 
 
 def gather(evidence: DoubleArray, bets: DoubleArray, duration_s: DoubleArray) -> DoubleArray:
-    """Return the evidence [..., K] after a window, in seconds; their mean is what counts."""
+    """Return the evidence of each bet after a window, in seconds; their mean is what counts."""
     return (evidence + duration_s) * bets
 
 

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from soundpost import __version__
 from soundpost.archive.index import SearchIndex
+from soundpost.archive.rerank import NO_SECOND_STAGE, SecondStage
 from soundpost.config import Settings
 from soundpost.errors import SearchTimeoutError, StretchTimeoutError
 from soundpost.jobs import JobQueue
@@ -56,6 +57,7 @@ def create_app(
     queue: JobQueue,
     objects: AudioFiles,
     on_change: OnChange | None = None,
+    second_stage: SecondStage = NO_SECOND_STAGE,
 ) -> FastAPI:
     """Make the application. Nothing is opened here: what it is handed is its caller's to close.
 
@@ -74,6 +76,7 @@ def create_app(
         searches=WorkPool("search", threads, waiting, SearchTimeoutError),
         stretches=WorkPool("stretch", threads, waiting, StretchTimeoutError),
         lag=LagClock(),
+        second_stage=second_stage,
         on_change=on_change or tell_and_learn(queue, settings),
     )
     app = FastAPI(

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from soundpost.errors import SoundpostError
 from soundpost.monitoring.delivery import is_open
 from soundpost.service.parts import Parts
+from soundpost.service.schemas import Reranking
 from soundpost.store import channels, jobs, notifications, recordings
 from soundpost.store.tables import utc_now
 
@@ -35,6 +36,13 @@ class Metrics:
             "soundpost_search_seconds",
             "Time to answer a search, by kind (text, audio, window) and outcome.",
             ["kind", "outcome"],
+            buckets=_LATENCIES_S,
+            registry=self._registry,
+        )
+        self._rerankings = Histogram(
+            "soundpost_rerank_seconds",
+            "Time of the second stage of a search by text, by outcome.",
+            ["outcome"],
             buckets=_LATENCIES_S,
             registry=self._registry,
         )
@@ -59,6 +67,10 @@ class Metrics:
     def observe_search(self, kind: str, outcome: str, took_s: float) -> None:
         """Note a search; the outcome is `ok` or the code of an error."""
         self._searches.labels(kind, outcome).observe(took_s)
+
+    def observe_reranking(self, reranking: Reranking) -> None:
+        """Note what became of the second stage: `ok`, or the reason why it did nothing."""
+        self._rerankings.labels(reranking.reason or "ok").observe(reranking.took_s)
 
     def observe_request(self, method: str, route: str, status: int, took_s: float) -> None:
         """Note a request."""

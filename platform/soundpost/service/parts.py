@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from soundpost.archive.index import SearchIndex
+from soundpost.archive.rerank import SecondStage
 from soundpost.config import Settings
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
@@ -34,6 +35,7 @@ class Parts:
     searches: WorkPool
     stretches: WorkPool
     lag: LagClock
+    second_stage: SecondStage
     on_change: OnChange | None = None
 
 

@@ -24,6 +24,7 @@ LARGEST_PAGE = 500
 LONGEST_NAME = 200
 LONGEST_TEXT = 1000
 MOST_HITS = 1000
+MOST_RERANKED = 1000
 DEFAULT_MIN_SCORE = 0.3
 # A century: nothing is asked for behind it, and every number before it is exact to the sample.
 _LAST_S = 3.2e9
@@ -290,6 +291,9 @@ class TextQuery(SearchFilters):
     """What to listen for, in words."""
 
     text: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT)]
+    rerank: Literal["auto", "off"] | Annotated[int, Field(strict=True, ge=1, le=MOST_RERANKED)] = (
+        Field(default="auto", description="How many of the first hits a reranker puts in order.")
+    )
 
 
 class WindowQuery(SearchFilters):
@@ -342,7 +346,9 @@ def check_stretch(start_s: float, end_s: float | None) -> None:
 class Hit(Answer):
     """A stretch of a recording that answers a query; peak_s is where it is clearest.
 
-    relevance: 0 to 1. similarity: the cosine behind it. at: the wall clock at peak_s in the
+    relevance: 0 to 1. similarity: the cosine behind it. joint_probability: how likely it is the one
+    that is meant, among all that were judged together, null if it was not. score: what reranked hits
+    are ordered by, similarity + weight * joint_probability. at: the wall clock at peak_s in the
     source's zone, null if the recording's start is unknown.
     """
 
@@ -355,7 +361,29 @@ class Hit(Answer):
     at: datetime | None
     relevance: float
     similarity: float
+    joint_probability: float | None
+    score: float
     tags: list[Tag]
+
+
+class Reranking(Answer):
+    """What ordered the hits: a reranker, if `applied`, or similarity, and then why.
+
+    candidates: how many of the first hits were judged; left_out: how many of those could not be,
+    because their vectors are damaged. reason: "off", "by-example", "nothing-to-order" or the code of
+    an error, such as "no-reranker" and "rerank-timeout".
+    """
+
+    applied: bool
+    reranker: str | None
+    revision: str | None
+    candidates: int
+    left_out: int
+    steps: int | None
+    weight: float | None
+    took_s: float
+    reason: str | None
+    detail: Shown
 
 
 class SearchResult(Answer):
@@ -365,4 +393,5 @@ class SearchResult(Answer):
     nearest: Hit | None
     searched: int
     min_score: float
+    rerank: Reranking
     took_s: float

@@ -128,6 +128,7 @@ def show_result(result: search.SearchResult, took_s: float) -> schemas.SearchRes
         nearest=_show_hit(result.nearest) if result.nearest else None,
         searched=result.searched,
         min_score=result.min_score,
+        rerank=schemas.Reranking.model_validate(result.rerank.to_document()),
         took_s=round(took_s, 4),
     )
 

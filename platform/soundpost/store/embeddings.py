@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Row, Select, delete, func, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from soundpost.store.clock import overlaps
 from soundpost.store.tables import (
@@ -60,6 +60,33 @@ class EmbeddingDetail:
     modified_ns: int | None
     started_at: datetime | None
     duration_s: float | None
+
+
+class Span(NamedTuple):
+    """Where the window of an embedding lies: seconds from the start of its recording."""
+
+    embedding_id: int
+    recording_id: int
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The windows around some embeddings, those of one embedding in the order of time.
+
+    R rows. centres [R]: the embedding that a row lies around, centre_starts_s and centre_ends_s [R]
+    where its window lies in the recording, starts_s [R] where the row's begins. vectors [R, D].
+    frames int8 [sum(seconds), D]: those of all rows, one after the other; seconds [R] how many.
+    """
+
+    centres: IdArray
+    centre_starts_s: NDArray[np.float64]
+    centre_ends_s: NDArray[np.float64]
+    starts_s: NDArray[np.float64]
+    vectors: FloatArray
+    frames: FrameArray
+    seconds: IdArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +228,42 @@ def details(session: Session, ids: Sequence[int] | IdArray) -> list[EmbeddingDet
     return [found[embedding_id] for embedding_id in wanted if embedding_id in found]
 
 
+def spans(session: Session, ids: Sequence[int] | IdArray) -> list[Span]:
+    """Say where embeddings lie, in the order of ids; one that was deleted meanwhile is left out."""
+    wanted = [int(embedding_id) for embedding_id in ids]
+    statement = select(Embedding.id, Window.recording_id, Window.start_s, Window.end_s)
+    statement = statement.join(Window, Window.id == Embedding.window_id)
+    found: dict[int, Span] = {}
+    # Thousands of rows: past the session, which would make an object of each.
+    connection = session.connection()
+    for first in range(0, len(wanted), _IDS_A_QUERY):
+        part = wanted[first : first + _IDS_A_QUERY]
+        rows = connection.execute(statement.where(Embedding.id.in_(part))).all()
+        found.update((row[0], Span._make(row)) for row in rows)
+    return [found[embedding_id] for embedding_id in wanted if embedding_id in found]
+
+
+def around(session: Session, ids: Sequence[int], reach_s: float) -> Surroundings:
+    """Fetch the windows that begin up to reach_s before or after those of embeddings, by one query.
+
+    They are of the same recording and model, and the embedding's own is one of them. At most some
+    thousand ids; those of deleted embeddings have no rows.
+    """
+    statement = _around_statement(reach_s).where(_CENTRE.id.in_(list(ids)))
+    rows = session.connection().execute(statement).all()
+    vectors = decode_vectors([row.vector for row in rows]) if rows else np.zeros((0, 1), np.float32)
+    blobs, dimension = [row.frames for row in rows], vectors.shape[1]
+    return Surroundings(
+        centres=_id_array([row.centre for row in rows]),
+        centre_starts_s=np.array([row.centre_start_s for row in rows], dtype=np.float64),
+        centre_ends_s=np.array([row.centre_end_s for row in rows], dtype=np.float64),
+        starts_s=np.array([row.start_s for row in rows], dtype=np.float64),
+        vectors=vectors,
+        frames=decode_frames(b"".join(blobs), dimension),
+        seconds=_id_array([len(blob) // dimension for blob in blobs]),
+    )
+
+
 def ids_of(
     session: Session,
     recording_id: int,
@@ -247,6 +310,36 @@ def purge_tombstones(session: Session, model_id: int, until_id: int, before: dat
         Tombstone.deleted_at < before,
     )
     return len(session.scalars(old.returning(Tombstone.id)).all())
+
+
+# The embedding that windows lie around, and its own window.
+_CENTRE = aliased(Embedding)
+_CENTRE_WINDOW = aliased(Window)
+
+
+def _around_statement(reach_s: float) -> Select[int, float, float, float, bytes, bytes]:
+    centre = _CENTRE_WINDOW
+    near = (
+        (Window.recording_id == centre.recording_id)
+        & (Window.start_s >= centre.start_s - reach_s)
+        & (Window.start_s < centre.end_s + reach_s)
+    )
+    same_model = (Embedding.window_id == Window.id) & (Embedding.model_id == _CENTRE.model_id)
+    return (
+        select(
+            _CENTRE.id.label("centre"),
+            centre.start_s.label("centre_start_s"),
+            centre.end_s.label("centre_end_s"),
+            Window.start_s,
+            Embedding.vector,
+            Embedding.frames,
+        )
+        .select_from(_CENTRE)
+        .join(centre, centre.id == _CENTRE.window_id)
+        .join(Window, near)
+        .join(Embedding, same_model)
+        .order_by(_CENTRE.id, Window.start_s, Window.id)
+    )
 
 
 def _id_array(ids: Sequence[int]) -> IdArray:

@@ -1,8 +1,9 @@
 """Batches for training a reranker: texts, a sound of each, and what is easily mistaken for it.
 
-Half the point of a reranker is to tell apart what similarity cannot. So a batch is drawn in groups
-of texts whose sounds are each other's hard negatives, and more of these are added that have no text
-in the batch. What else a text is true of is never a negative.
+Half the point of a reranker is to tell apart what similarity cannot. So a batch is drawn in families
+of texts that were made to be taken for each other or, where none are known, in groups of texts whose
+sounds are each other's hard negatives; more of these are added that have no text in the batch. What
+else a text is true of is never a negative.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class BatchSampler:
         if not self.rows.size:
             raise InvalidValueError("a set to train on", "no text in it is true of any sound")
         self.hard = hardest_sounds(data, HARD_POOL)
+        self.families = _families(data, self.rows)
         self.texts_of: list[list[int]] = [[] for _ in range(len(data.sounds))]
         for row, own in enumerate(data.relevant):
             for sound in own:
@@ -89,9 +91,12 @@ class BatchSampler:
         return self._batch(np.array(rows), columns, np.array([place[sound] for sound in own]))
 
     def _texts(self, rng: np.random.Generator, count: int) -> list[int]:
-        """Draw different texts in groups: one at random, then texts of its hard negatives."""
-        chosen: dict[int, None] = {}
+        """Draw different texts in groups: one at random, then those it is easily mistaken for."""
         count = min(count, len(self.rows))
+        if self.families:
+            order = rng.permutation(len(self.families))[:count]
+            return [row for number in order for row in self.families[number]][:count]
+        chosen: dict[int, None] = {}
         while len(chosen) < count:
             seed = int(rng.choice(self.rows))
             chosen[seed] = None
@@ -129,6 +134,15 @@ class BatchSampler:
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _families(data: RetrievalSet, rows: NDArray[np.int64]) -> list[list[int]]:
+    """Return the texts of each family, of those that are true of anything."""
+    if data.families is None:
+        return []
+    order = rows[np.argsort(data.families[rows], kind="stable")]
+    ends = np.flatnonzero(np.diff(data.families[order])) + 1
+    return [part.tolist() for part in np.split(order, ends)]
 
 
 def hardest_sounds(data: RetrievalSet, count: int) -> NDArray[np.int64]:

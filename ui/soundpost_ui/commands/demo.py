@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,7 @@ def demo_command(
 ) -> None:
     """Build a small archive, search it by text and by example, and watch a machine."""
     with _folder(keep) as folder:
-        from soundpost_ui.demo import Story, build_archive, build_pump_room
+        from soundpost_ui.demo import Story, build_archive, build_gate, build_pump_room
 
         settings = _settings(folder)
         story = Story()
@@ -50,6 +51,8 @@ def demo_command(
         with open_workspace(settings) as workspace:
             _ingest(workspace, archive)
             _search(workspace, story)
+            if workspace.second_stage.reranker is not None:
+                _rerank(workspace, build_gate(folder / "audio"), story)
             _find_similar(workspace, archive)
             _watch(workspace, build_pump_room(folder / "audio"))
         _what_next(keep)
@@ -66,8 +69,12 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def _settings(folder: Path) -> Settings:
-    """Return the user's settings with a home of the demo's own, whatever theirs is."""
-    changes = {"home": folder / "home", "database_url": "", "objects_url": ""}
+    """Return the user's settings with a home of the demo's own, whatever theirs is.
+
+    Who comes to see reranking does not mind a second, and the machine may be busy.
+    """
+    places = {"home": folder / "home", "database_url": "", "objects_url": ""}
+    changes = {**places, "rerank_budget_s": 5.0}
     return load_settings().model_copy(update=changes)
 
 
@@ -114,6 +121,21 @@ def _search(workspace: Workspace, story: Story) -> None:
         _typed(f'soundpost search "{text}" -k {_HITS}')
         print_result(run_search(workspace, text, SearchOptions(k=_HITS)))
         terminal.say()
+
+
+def _rerank(workspace: Workspace, gate: Path, story: Story) -> None:
+    """Show one query before and after reranking, on recordings that differ in their order alone."""
+    from soundpost.archive.search import SearchOptions
+
+    terminal.say("At a gate the same things are heard in one order and in the other.")
+    _bring_in(workspace, [gate], "gate", "gate")
+    options = SearchOptions(k=_HITS, source="gate")
+    terminal.say("\nSimilarity knows what is heard, and hardly when:")
+    _typed(f'soundpost search "{story.in_order}" -k {_HITS} --source gate --rerank off')
+    print_result(run_search(workspace, story.in_order, replace(options, rerank="off")))
+    terminal.say("\nReranking looks at each of them as it goes on:")
+    _typed(f'soundpost search "{story.in_order}" -k {_HITS} --source gate')
+    print_result(run_search(workspace, story.in_order, options))
 
 
 def _find_similar(workspace: Workspace, archive: Archive) -> None:

@@ -50,7 +50,8 @@ def listen_command(
     wanted = LiveTarget.parse(target)
     options = ListenOptions(segment_s=segment_s, stall_s=stall_s)
     with open_workspace() as workspace, terminal.showing_logs():
-        spool = Spool(workspace.settings.spool_dir / folder_name(source))
+        folder = workspace.settings.spool_dir / folder_name(source)
+        spool = Spool(folder, workspace.queue.check_disk)
         # Every source waits at its own moments: many that lose one server must not return at once.
         rng = random.Random(source)
         listener = Listener(wanted, spool, _admit_into(workspace, source), rng, options)

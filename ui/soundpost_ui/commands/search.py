@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from soundpost_ui.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from soundpost.archive.clips import Stretch
+    from soundpost.archive.rerank import Reranking
     from soundpost.archive.search import Example, Hit, SearchOptions, SearchResult
 
 Count = Annotated[int, typer.Option("-k", help="How many hits at most.")]
@@ -30,6 +32,14 @@ Timezone = Annotated[
     typer.Option(help="Zone of --after and --before; default: the source's, or UTC."),
 ]
 MinScore = Annotated[float, typer.Option(help="How relevant a hit must be, 0 to 1.")]
+RerankOption = Annotated[
+    str,
+    typer.Option(
+        "--rerank",
+        metavar="auto|off|N",
+        help="How many of the first hits are put in order by looking at them together.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # soundpost.archive.search.MIN_SCORE, which a bare install cannot import; a test compares them.
 DEFAULT_MIN_SCORE = 0.3
@@ -50,17 +60,21 @@ def search_command(
     before: Before = None,
     timezone: Timezone = None,
     min_score: MinScore = DEFAULT_MIN_SCORE,
+    rerank: RerankOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Find the moments that sound like a text.
 
     Finding nothing relevant is an answer too: the exit code is 0, the list of hits empty.
     """
+    from soundpost.archive.rerank import read_rerank
+
     with open_workspace() as workspace:
         options = search_options(workspace, k, source, after, before, timezone, min_score)
+        options = replace(options, rerank=read_rerank(rerank))
         options.check()
         result = run_search(workspace, text, options)
-    _show(result, {"text": text}, as_json)
+    _show(result, {"text": text}, as_json, asked=rerank != "auto")
 
 
 def similar_command(
@@ -112,7 +126,10 @@ def run_search(workspace: Workspace, text: str, options: SearchOptions) -> Searc
     """Search by text."""
     from soundpost.archive.search import search_text
 
-    return search_text(text, options, workspace.store, workspace.encoder, workspace.index)
+    parts = workspace.store, workspace.encoder, workspace.index
+    if options.rerank == "off":
+        return search_text(text, options, *parts)
+    return search_text(text, options, *parts, workspace.second_stage)
 
 
 def run_similar(workspace: Workspace, name: str, options: SearchOptions) -> SearchResult:
@@ -141,11 +158,15 @@ def search_options(
     return SearchOptions(k, source, moments[0], moments[1], min_score)
 
 
-def print_result(result: SearchResult) -> None:
-    """Print hits, or how far the best there was is from being one."""
+def print_result(result: SearchResult, asked: bool = False) -> None:
+    """Print hits, or how far the best there was is from being one.
+
+    asked: reranking was asked for in so many words, so it is said if there is none.
+    """
     for place, hit in enumerate(result.hits, start=1):
         _print_hit(place, hit)
     if result.hits:
+        _print_reranking(result.rerank, asked)
         return
     terminal.say(f"Nothing found above {result.min_score:.2f}.")
     if result.nearest is not None:
@@ -156,11 +177,26 @@ def print_result(result: SearchResult) -> None:
         terminal.hint("No recording meets the filters.")
 
 
-def _show(result: SearchResult, query: dict[str, str], as_json: bool) -> None:
+def _show(result: SearchResult, query: dict[str, str], as_json: bool, asked: bool = False) -> None:
     if as_json:
         terminal.print_json({"query": query, **result.to_document()})
     else:
-        print_result(result)
+        print_result(result, asked)
+
+
+def _print_reranking(reranking: Reranking, asked: bool) -> None:
+    """Say what ordered the hits, unless that is as it was asked for or as it always is here."""
+    if reranking.applied:
+        judged = terminal.plural(reranking.candidates, "hit")
+        how = f" in {terminal.plural(reranking.steps, 'step')}" if reranking.steps else ""
+        terminal.hint(f"{reranking.reranker} put {judged} in order{how}, {reranking.took_s:.3f} s.")
+        if reranking.left_out:
+            terminal.hint(f"It left out {reranking.left_out}: their vectors are damaged.")
+    elif reranking.reason not in _NO_NEWS and (asked or reranking.reason != "no-reranker"):
+        terminal.hint(f"In the order of similarity: [{reranking.reason}] {reranking.detail}.")
+
+
+_NO_NEWS = ("off", "by-example", "nothing-to-order")
 
 
 def _print_hit(place: int, hit: Hit) -> None:
@@ -178,6 +214,10 @@ def _print_hit(place: int, hit: Hit) -> None:
     details = [f"recording {hit.recording_id}", hit.source]
     if hit.at is not None:
         details.append(terminal.wall_clock(hit.at, hit.at.tzinfo or UTC))
+    if hit.joint_probability is not None:
+        details.append(f"similarity {hit.similarity:.2f}")
+        details.append(f"joint {hit.joint_probability:.2f}")
+        details.append(f"score {hit.score:.2f}")
     details += [f"{label} {probability:.2f}" for label, probability in hit.tags]
     terminal.say(Text(f"    {' · '.join(details)}", style="dim"))
 

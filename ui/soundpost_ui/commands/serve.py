@@ -16,6 +16,7 @@ from soundpost_ui.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     import uvicorn
 
+    from soundpost.archive.rerank import SecondStage
     from soundpost.config import Settings
     from soundpost.models.encoder_process import EncoderProcess
     from soundpost.store.tables import EncoderModel
@@ -43,6 +44,7 @@ def serve_command(
     """
     import uvicorn
 
+    from soundpost.archive.rerank import SecondStage
     from soundpost.service.app import create_app
     from soundpost.service.logs import configure_logs
     from soundpost_indexer.follow import LiveIndex
@@ -50,8 +52,18 @@ def serve_command(
     configure_logs()
     with open_workspace() as workspace, _encoder(workspace) as (encoder, model_id):
         settings, store = workspace.settings, workspace.store
+        second_stage = SecondStage.load(settings, encoder.load_reranker, settings.search_threads)
+        _tell(second_stage)
         with LiveIndex(settings, store, model_id) as index:
-            app = create_app(settings, store, index, encoder, workspace.queue, workspace.objects)
+            app = create_app(
+                settings,
+                store,
+                index,
+                encoder,
+                workspace.queue,
+                workspace.objects,
+                second_stage=second_stage,
+            )
             config = uvicorn.Config(
                 app,
                 host,
@@ -64,6 +76,18 @@ def serve_command(
             with _ending_for_another_model(workspace, model_id, server):
                 terminal.hint(f"Listening on http://{host}:{port}")
                 server.run()
+
+
+def _tell(second_stage: SecondStage) -> None:
+    """Log what reranks, or why nothing does: that is a fault only where a reranker was named."""
+    from soundpost.errors import NoRerankerError, describe
+
+    reranker, problem = second_stage.reranker, second_stage.problem
+    if reranker is not None:
+        log.info("hits are reranked by %s %s", reranker.spec.name, reranker.spec.revision[:12])
+    elif problem is not None:
+        level = logging.INFO if isinstance(problem, NoRerankerError) else logging.WARNING
+        log.log(level, "hits are not reranked: %s", describe(problem))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from fastapi import APIRouter
@@ -64,9 +65,19 @@ async def search_text(
     query: TextQuery, parts: ServiceParts, metrics: ServiceMetrics
 ) -> SearchResult:
     """Find what sounds like a text."""
-    options = _options(query)
-    work = partial(search.search_text, query.text, options, parts.store, parts.encoder, parts.index)
-    return await _run("text", work, query, parts, metrics)
+    options = replace(_options(query), rerank=query.rerank)
+    work = partial(
+        search.search_text,
+        query.text,
+        options,
+        parts.store,
+        parts.encoder,
+        parts.index,
+        parts.second_stage,
+    )
+    result = await _run("text", work, query, parts, metrics)
+    metrics.observe_reranking(result.rerank)
+    return result
 
 
 @router.post(
