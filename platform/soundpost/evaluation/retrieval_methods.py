@@ -119,7 +119,7 @@ class Workshop:
 
         What is trained on one dataset knows nothing of the other, not even here.
         """
-        one = recipe.training[0] if len(recipe.training) == 1 else None
+        one = next((name for name in DATASETS if recipe.training == (name,)), None)
         composed = self.sets.measuring("develop", one).data
         most = _DEVELOPMENT_SOUNDS
         tasks = [Task(f"develop-{one or 'both'}", composed, to_texts, most=2 * most)]
