@@ -76,6 +76,10 @@ eval-watch: $(INSTALLED) ## Measure what watching notices, and how often it is w
 eval-retrieval: runs/measured/model.safetensors ## Measure what reranking adds to similarity (trains it first)
 	$(TRAIN_ENV) $(BIN)/python -m soundpost.evaluation.retrieval --write docs/benchmarks.md $(ARGS)
 
+.PHONY: train-reranker
+train-reranker: runs/measured/model.safetensors ## Train the reranker over the shipped encoder and put it into the package
+	$(TRAIN_ENV) $(BIN)/python -m soundpost.evaluation.shipped_reranker
+
 .PHONY: train-encoder
 train-encoder: runs/shipped/model.safetensors runs/measured/model.safetensors ## Train the compact encoder and put it into the package
 	$(BIN)/python -m soundpost.evaluation.calibration --shipped runs/shipped

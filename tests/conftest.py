@@ -24,12 +24,17 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
+from hypothesis import settings
 
 from soundpost.store import models, recordings, sources, windows
 from soundpost.store.recordings import NewRecording
 from soundpost.store.session import Store, open_store
 from soundpost.store.windows import WindowRow
 from soundpost_migrations.upgrade import upgrade
+
+# How long an example takes depends on what else the machine does, and says nothing of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Durability is not what these tests are about; without it they take a third of the time.
 SERVER_SETTINGS = {

@@ -283,7 +283,7 @@ RATES = st.sampled_from([1_000, 8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 9
 SHORT = st.integers(1, 5_000)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rate_hz=st.one_of(RATES, st.integers(1_000, 384_000)), length=SHORT, seed=st.integers(0, 99))
 def test_any_rate_and_length_gives_finite_numbers(rate_hz: int, length: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -292,7 +292,7 @@ def test_any_rate_and_length_gives_finite_numbers(rate_hz: int, length: int, see
     assert all(math.isfinite(number) for number in found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     samples=st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=40),
     rate_hz=RATES,
@@ -304,7 +304,7 @@ def test_any_finite_samples_give_finite_numbers(samples: list[float], rate_hz: i
     assert 0.0 <= acoustics.centroid_hz <= rate_hz / 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     gain_db=st.floats(-60.0, 20.0),
     rate_hz=RATES,

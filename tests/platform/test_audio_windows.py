@@ -56,7 +56,7 @@ WINDOWS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rate_hz=RATES,
     lengths=WINDOWS,
@@ -147,7 +147,7 @@ def test_a_hop_that_leaves_samples_out_is_refused(window_s: float, hop_s: float)
         cut_windows([], 8_000, window_s, hop_s)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     length=st.integers(0, 30_000),
     from_hz=st.sampled_from([1_000, 8_000, 11_025, 16_000, 44_100, 48_000, 384_000]),

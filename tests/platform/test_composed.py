@@ -207,6 +207,9 @@ def test_a_set_has_a_query_for_every_training_scene(pool: Pool, tmp_path: Path) 
     made = retrieval_set(composed, sounds, encoder)
     assert len(made.texts) == len(made.sounds) == 20
     assert all(row in wanted for row, wanted in enumerate(made.relevant))
+    assert made.families is not None
+    # Four families of a plan and its distractors, and the four single sounds as a fifth.
+    assert np.bincount(made.families).tolist() == [4] * 5
     assert np.linalg.norm(made.sounds.vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
 
 

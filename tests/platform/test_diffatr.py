@@ -117,7 +117,7 @@ def test_the_denoiser_follows_the_equations() -> None:
     w = torch.softmax(torch.stack([q @ key for key in keys]) + x, dim=0)
     c = a.out.weight @ sum(w_i * value for w_i, value in zip(w, values, strict=True))
     p = [
-        a.last(torch.relu(a.first(torch.cat([c, v_i])))) + a.gain * w_i
+        a.last(torch.relu(a.first(torch.cat([c, v_i])))) + a.gain * w_i + a.known * (t @ v_i)
         for v_i, w_i in zip(v, w, strict=True)
     ]
     present = torch.ones(1, 5, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from soundpost.evaluation.ranking import SIMILARITY, Reading
 from soundpost.evaluation.retrieval import put
 from soundpost.evaluation.retrieval_tables import Row, table
 from soundpost.evaluation.retrieval_tasks import Bench, Task
+from soundpost.evaluation.shipped_reranker import put as put_into_package
+from soundpost.models.diffatr import DiffAtrConfig
 from soundpost.models.placeholder import ToneEncoder
 from soundpost.models.reranker import Candidates, RerankerSpec
 from soundpost.models.retrieval_set import RetrievalSet, TextSet, read_texts
@@ -162,3 +165,24 @@ def test_sets_that_are_joined_keep_their_truth(data: RetrievalSet) -> None:
     assert both.relevant[13].tolist() == [15, 23]
     assert np.array_equal(both.sounds.vectors[12:], data.sounds.vectors)
     assert len(np.unique(both.sounds.keys)) == 24
+
+
+def test_families_stay_apart_when_sets_are_joined(data: RetrievalSet) -> None:
+    own = np.arange(len(data.texts)) // 2
+    known = replace(data, families=own)
+    families = join_sets([known, known]).families
+    assert families is not None
+    assert families.tolist() == [*own, *(own + own.max() + 1)]
+    assert join_sets([known, data]).families is None
+
+
+def test_what_is_shipped_is_read_as_was_chosen(tmp_path: Path) -> None:
+    trained, out = tmp_path / "trained", tmp_path / "out"
+    trained.mkdir()
+    DiffAtrConfig().save_pretrained(trained)
+    (trained / "model.safetensors").write_bytes(b"weights")
+    put_into_package(trained, (Reading(16.0, 5.0), Reading(8.0, 2.0)), out)
+    config = DiffAtrConfig.from_pretrained(out)
+    assert (config.sound_temperature, config.weight) == (16.0, 5.0)
+    assert (config.text_temperature, config.text_weight) == (8.0, 2.0)
+    assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors"}

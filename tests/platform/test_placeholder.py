@@ -44,7 +44,7 @@ def test_a_text_finds_its_tone_before_all_others(text: str) -> None:
     assert scores[3] - np.sort(scores)[-2] > 0.03
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(min_value=100, max_value=3900), st.floats(min_value=0.001, max_value=0.9))
 def test_every_audible_tone_matches_its_own_text(frequency_hz: float, amplitude: float) -> None:
     vector = ENCODER.embed_audio(tone(frequency_hz, 1.0, amplitude)[None])[0]

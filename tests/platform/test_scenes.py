@@ -304,7 +304,7 @@ def test_the_truth_is_json_and_names_the_drawn_parameters() -> None:
         assert 0.0 < event["active_share"] <= 1.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(NAMES),
     rate_hz=st.integers(8_000, 48_000),

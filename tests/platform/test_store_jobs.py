@@ -332,5 +332,5 @@ def test_no_order_of_events_loses_or_doubles_a_job(store: Store) -> None:
                 left = {job.state for job in jobs.find(session, kind=f"k{self.run}", limit=None)}
             assert left <= {"done", "failed"}
 
-    Life.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+    Life.TestCase.settings = settings(max_examples=15, stateful_step_count=20)
     Life.TestCase().runTest()

@@ -78,11 +78,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Sets:
-    """Where the encoder, the data and what is kept of both lie."""
+    """Where the encoder, the data and what is kept of both lie.
+
+    part: whose clips are trained on, "train", or "everything" for what is shipped.
+    """
 
     encoder: AudioTextEncoder
     data: Path
     cache: Path
+    part: str = "train"
 
     @property
     def kept(self) -> Path:
@@ -103,14 +107,16 @@ class Sets:
         composed = joined([part for part, _ in parts])
         sounds = [data.sounds for _, data in parts]
         texts = join_texts([data.texts for _, data in parts])
-        return composed, RetrievalSet(texts, join_sounds(sounds), composed.relevant)
+        return composed, RetrievalSet(
+            texts, join_sounds(sounds), composed.relevant, composed.families
+        )
 
     def _one_training(self, name: str) -> tuple[Composition, RetrievalSet]:
         datasets, families, singles = TRAINING[name]
-        pool = load_pool(self.data, self.cache, "train", datasets)
+        pool = load_pool(self.data, self.cache, self.part, datasets)
         seed = 10 + list(TRAINING).index(name)
         composed = compose_for_training(pool, families, singles, seed)
-        path = self.kept / f"train-{name}.npz"
+        path = self.kept / f"{self.part}-{name}.npz"
         if not path.is_file():
             sounds = embed_scenes(self.encoder, composed.scenes, pool, self.kept / "pieces")
             save_retrieval_set(path, retrieval_set(composed, sounds, self.encoder))
@@ -118,7 +124,7 @@ class Sets:
 
     def texts_only(self) -> RetrievalSet:
         """Return scenes made of captions alone; how audio differs is fitted to training clips."""
-        path = self.kept / "train-texts.npz"
+        path = self.kept / f"{self.part}-texts.npz"
         if not path.is_file():
             found = simple_captions(captions(self.data))
             save_retrieval_set(

@@ -4,7 +4,7 @@ Audio tower: log-mel in patches of 0.96 s, thirteen depthwise-separable convolut
 arXiv 1704.04861), a tag head on each patch, tokens of 160 ms from two depths of the network,
 attention pooling over tokens (multiple-instance learning, Ilse et al., arXiv 1802.04712), and a
 path from tag logits straight into the joint space, so that classes without training clips keep a
-meaning. Text tower: a three-layer transformer distilled from MiniLM. See docs/models/compact.md.
+meaning. Text tower: a three-layer transformer distilled from MiniLM. See the model card beside its weights.
 """
 
 from __future__ import annotations

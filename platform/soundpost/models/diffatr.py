@@ -3,7 +3,7 @@
 A denoiser sees the query, the candidates and a noisy x_k in R^N, and says which candidate the
 query means; beginning with pure noise, a sampler calls it a number of times. Each direction, text
 to audio and audio to text, has a denoiser of its own, and each of these a one-step predictor
-distilled from 50 steps of DDIM. See docs/models/diffatr.md.
+distilled from 50 steps of DDIM. See the model card beside its weights.
 
 [open] and chosen here: what the denoiser is taken to predict. Trained with the cross-entropy of
 100 p against the one-hot x_0, softmax(100 p) is its belief in each candidate and so the mean of x_0;
@@ -146,6 +146,7 @@ class PreparedDenoiser:
         self.last = attention.last.weight[0].detach()
         self.gain = attention.gain.detach()
         self.last_bias = attention.last.bias.detach()
+        self.known = attention.known.detach()
 
     def on(self, query: Tensor, candidates: Tensor, present: Tensor | None = None) -> PreparedList:
         """Prepare B lists: queries [B, D], candidates [B, N, D], present [B, N]."""
@@ -154,7 +155,8 @@ class PreparedDenoiser:
             similar = similar.masked_fill(~present, float("-inf"))
         by_step = candidates @ self.asking_steps.T
         hidden = candidates @ self.of_candidate + self.bias
-        return PreparedList(self, candidates, similar, by_step, hidden)
+        known = self.known * torch.einsum("bd,bnd->bn", query, candidates) + self.last_bias
+        return PreparedList(self, candidates, similar, by_step, hidden, known)
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class PreparedList:
     """B lists of candidates [B, N, D] with everything that does not depend on x.
 
     similar [B, N] and by_step [B, N, K] make the attention weights, hidden [B, N, 2 D] is what the
-    MLP's first layer has from the candidates.
+    MLP's first layer has from the candidates, known [B, N] what p has from the heads alone.
     """
 
     denoiser: PreparedDenoiser
@@ -170,6 +172,7 @@ class PreparedList:
     similar: Tensor
     by_step: Tensor
     hidden: Tensor
+    known: Tensor
 
     def p(self, x: Tensor, step: int) -> Tensor:
         """Return p [B, N] for x [B, N] at a step; -inf where not present."""
@@ -178,7 +181,7 @@ class PreparedList:
         context = (w[:, None] @ self.candidates)[:, 0] @ self.denoiser.telling
         context = context + self.denoiser.telling_steps[step]
         hidden = torch.relu_(self.hidden + context[:, None])
-        p = hidden @ self.denoiser.last + self.denoiser.gain * w + self.denoiser.last_bias
+        p = hidden @ self.denoiser.last + self.denoiser.gain * w + self.known
         return p.masked_fill(logits == float("-inf"), float("-inf"))
 
 

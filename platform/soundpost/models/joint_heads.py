@@ -227,14 +227,17 @@ class ListAttention(nn.Module):
 
     With query t, candidates v_i, and where a denoiser uses it the step's tau and the noisy x:
     q = W_q(t + tau), K_i = W_k(v_i + tau), V_i = W_v(v_i + tau), w = softmax(q . K_i + x_i),
-    c = W_o sum w_i V_i, p_i = MLP([c ; v_i]) + w_i. Equivariant to the order of the candidates.
+    c = W_o sum w_i V_i, p_i = MLP([c ; v_i]) + w_i + s t . v_i. Equivariant to the order of the
+    candidates.
 
     Calculated so that keys and values need never be made: q . K_i = (W_k^T q) . v_i and a constant
     that softmax drops; sum w_i V_i = W_v(sum w_i v_i + tau).
 
-    [open] W_q and W_k start as multiples of the identity, so that w starts as the softmax of the
-    heads' similarities. p_i = MLP + g w_i with a learned g that starts small, where the paper has
-    g = 1: x stands in w, so in 100 p its noise would count 100 w-fold and drown what is known.
+    [open] Where this is not the paper's: the term s t . v_i hands on what the heads know, with a
+    learned s, so that a list is judged from there on and not anew (docs/experiments.md). And
+    p_i = MLP + g w_i with a learned g that starts small, where the paper has g = 1: x stands in w,
+    so in 100 p its noise would count 100 w-fold and drown what is known. W_q and W_k start as
+    multiples of the identity, so that w starts as the softmax of the heads' similarities.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -246,14 +249,16 @@ class ListAttention(nn.Module):
         self.first = nn.Linear(2 * dimension, 2 * dimension)
         self.last = nn.Linear(2 * dimension, 1)
         self.gain = nn.Parameter(torch.tensor(_FIRST_GAIN))
+        self.known = nn.Parameter(torch.tensor(0.0))
 
     @torch.no_grad()
-    def start_as_similarity(self, scale: float) -> None:
-        """Let attention begin as the softmax of `scale` times the similarity, p as little else."""
+    def start_as_similarity(self, scale: float, sharpness: float) -> None:
+        """Let `sharpness` times p begin as `scale` times the similarity, and attention as its softmax."""
         for layer in (self.query, self.key):
             identity = torch.eye(len(layer.weight), device=layer.weight.device)
             layer.weight.copy_(math.sqrt(scale) * identity)
-        self.last.weight.mul_(0.1)
+        _silent(self.last)
+        self.known.fill_(scale / sharpness)
 
     def judge(
         self, query: Tensor, candidates: Tensor, present: Tensor, tau: Tensor, x: Tensor
@@ -268,7 +273,8 @@ class ListAttention(nn.Module):
         context = self.out(self.value(torch.einsum("bn,bnd->bd", w, candidates) + tau))
         of_context, of_candidate = self.first.weight.chunk(2, dim=1)
         hidden = candidates @ of_candidate.T + (context @ of_context.T + self.first.bias)[:, None]
-        p: Tensor = self.last(torch.relu(hidden))[..., 0] + self.gain * w
+        known = self.known * torch.einsum("bd,bnd->bn", query, candidates)
+        p: Tensor = self.last(torch.relu(hidden))[..., 0] + self.gain * w + known
         return p.masked_fill(~present, float("-inf"))
 
 

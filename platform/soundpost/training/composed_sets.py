@@ -47,21 +47,30 @@ PARTS: dict[str, dict[str, tuple[int, ...]]] = {
     "develop": {"esc50": (3,), "urbansound8k": (2,)},
     "test": {"esc50": (4,), "urbansound8k": (3,)},
 }
+# What is shipped is trained on all of them.
+EVERYTHING = "everything"
 _PIECE = 250
+_SINGLES = 4
 _BATCH = 16
 
 
 @dataclass(frozen=True)
 class Composition:
-    """Scenes, and queries of some of them; relevant holds what each query is true of."""
+    """Scenes, and queries of some of them; relevant holds what each query is true of.
+
+    families [Q], where every scene has its query: which were made to be taken for each other.
+    """
 
     scenes: tuple[Scene, ...]
     queries: tuple[Query, ...]
     relevant: tuple[NDArray[np.int64], ...]
+    families: NDArray[np.int64] | None = None
 
 
 def part_clips(clips: Sequence[Clip], part: str, datasets: Sequence[str] = DATASETS) -> list[int]:
     """Return the rows of a part's clips; recordings that a later part has too are left out."""
+    if part == EVERYTHING:
+        return [row for row, clip in enumerate(clips) if clip.dataset in datasets]
     names = list(PARTS)
     later = names[names.index(part) + 1 :]
     taken = {
@@ -98,14 +107,19 @@ def compose_for_training(
     So every query has others beside it that look alike and are wrong.
     """
     rng = np.random.default_rng(seed)
-    plans: list[Plan] = []
+    groups: list[list[Plan]] = []
     for _ in range(families):
         plan = draw_plan(pool, rng)
-        plans += [plan, *distractors(plan, pool, rng)]
-    plans += [draw_plan(pool, rng, Layout.SINGLE) for _ in range(singles)]
+        groups.append([plan, *distractors(plan, pool, rng)])
+    alone = [draw_plan(pool, rng, Layout.SINGLE) for _ in range(singles)]
+    # A few single sounds together are a family too: they tell the kinds of sound apart.
+    groups += [alone[start : start + _SINGLES] for start in range(0, singles, _SINGLES)]
+    plans = [plan for group in groups for plan in group]
+    owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     scenes = [play(plan, pool, rng) for plan in plans]
     queries = [draw_query(plan, phrases, rng) for plan in plans]
-    return Composition(tuple(scenes), tuple(queries), relevant_scenes(queries, scenes))
+    relevant = relevant_scenes(queries, scenes)
+    return Composition(tuple(scenes), tuple(queries), relevant, owners)
 
 
 def compose_for_measuring(
@@ -242,14 +256,24 @@ def retrieval_set(
 ) -> RetrievalSet:
     """Return a composition whose scenes are embedded as a set of texts and sounds."""
     texts: TextSet = read_texts([query.text for query in composition.queries], encoder)
-    return RetrievalSet(texts, sounds.candidates(), composition.relevant)
+    return RetrievalSet(texts, sounds.candidates(), composition.relevant, composition.families)
 
 
 def joined(parts: Sequence[Composition]) -> Composition:
     """Return all scenes and queries of several compositions; what is relevant is found anew."""
     scenes = tuple(scene for part in parts for scene in part.scenes)
     queries = tuple(query for part in parts for query in part.queries)
-    return Composition(scenes, queries, relevant_scenes(queries, scenes))
+    families = join_families([part.families for part in parts])
+    return Composition(scenes, queries, relevant_scenes(queries, scenes), families)
+
+
+def join_families(parts: Sequence[NDArray[np.int64] | None]) -> NDArray[np.int64] | None:
+    """Return the families of several sets, numbered anew; None unless all sets have them."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    starts = np.cumsum([0, *(int(part.max(initial=-1)) + 1 for part in known[:-1])])
+    return np.concatenate([part + start for part, start in zip(known, starts, strict=True)])
 
 
 def join_texts(parts: Sequence[TextSet]) -> TextSet:
@@ -284,4 +308,5 @@ def join_sets(parts: Sequence[RetrievalSet]) -> RetrievalSet:
         rows + start for part, start in zip(parts, starts, strict=True) for rows in part.relevant
     ]
     texts, sounds = [part.texts for part in parts], [part.sounds for part in parts]
-    return RetrievalSet(join_texts(texts), join_sounds(sounds), tuple(relevant))
+    families = join_families([part.families for part in parts])
+    return RetrievalSet(join_texts(texts), join_sounds(sounds), tuple(relevant), families)

@@ -100,16 +100,20 @@ def compose_texts(
     rng = np.random.default_rng(seed)
     pool = _pool(captions, rng)
     plans: list[Plan] = []
-    for _ in range(families):
+    owners: list[int] = []
+    for number in range(families):
         plan = draw_plan(pool, rng)
-        plans += [plan, *distractors(plan, pool, rng)]
+        group = [plan, *distractors(plan, pool, rng)]
+        plans += group
+        owners += [number] * len(group)
     scenes = [play(plan, pool, rng) for plan in plans]
     queries = [draw_query(plan, lambda sound, _: Phrase(sound), rng) for plan in plans]
     used = sorted({sound for plan in plans for sound in plan.sounds})
     said = dict(zip(used, encoder.embed_text(used) - gap.text_mean, strict=True))
     sounds = _candidates([_frames(scene, said, gap, rng) for scene in scenes])
     texts = read_texts([query.text for query in queries], encoder)
-    return RetrievalSet(texts, sounds, relevant_scenes(queries, scenes))
+    relevant = relevant_scenes(queries, scenes)
+    return RetrievalSet(texts, sounds, relevant, np.array(owners, np.int64))
 
 
 def _pool(captions: Sequence[str], rng: np.random.Generator) -> Pool:
