@@ -47,12 +47,12 @@ class Effort:
     Families hold the hard sounds already, and 17,000 scenes are too many to be known by heart.
     """
 
-    contrastive_steps: int = 800
+    contrastive_steps: int = 900
     joint_steps: int = 400
     distil_steps: int = 80
     batch: int = 48
     extra_sounds: int = 0
-    rate: float = 2e-3
+    rate: float = 1e-3
     noise: float = 0.0
     seed: int = 0
 

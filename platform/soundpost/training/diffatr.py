@@ -9,7 +9,7 @@ At the end temperature and weight are fitted to lists of the development set.
 Every phase is seeded by step, and saved: a run that was stopped goes on where it was, to the same
 weights.
 
-[open] in the paper, chosen here: AdamW, rate 2e-3 with warm-up and cosine, heads at 0.3 and
+[open] in the paper, chosen here: AdamW, rate 1e-3 with warm-up and cosine, heads at 0.3 and
 denoisers at twice the rate in phase 2, the map into the joint space at 0.1; 48 texts a batch, in
 families of what is easily taken for each other, with 16 more hard negatives by similarity. Losses "generation" and "contrastive" are ablations that
 spend the steps of both phases on the one loss.
@@ -96,7 +96,7 @@ class DiffAtrOptions:
     distil_steps: int = 100
     batch: int = 48
     extra_sounds: int = 16
-    rate: float = 2e-3
+    rate: float = 1e-3
     contrastive_weight: float = 0.5
     noise: float = 0.03
     seed: int = 0
