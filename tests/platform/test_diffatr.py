@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
@@ -181,6 +181,7 @@ def test_it_is_a_reranker_and_its_answers_are_probabilities(reranker: JointReran
 def test_scores_belong_to_candidates_whatever_the_order_to_the_bit(
     reranker: JointReranker,
 ) -> None:
+    @settings(max_examples=30)
     @given(st.integers(0, 2**32), st.integers(2, 40))
     def check(seed: int, count: int) -> None:
         sounds = some_sounds(count, seed)

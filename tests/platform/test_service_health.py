@@ -49,7 +49,7 @@ def test_a_service_with_everything_is_alive_and_ready(service: Any) -> None:
     ready = service.client.ready()
     assert ready.ready
     assert [check.name for check in ready.checks] == ["database", "schema", "encoder", "index"]
-    assert httpx.get(f"{service.url}/readyz").status_code == 200
+    assert httpx.get(f"{service.url}/readyz", timeout=60).status_code == 200
 
 
 class BrokenEncoder(ToneEncoder):
@@ -74,7 +74,7 @@ def test_readiness_names_the_encoder_that_fails(
     start_service: Any, sqlite_store: Store, error: Exception, code: str
 ) -> None:
     service = start_service(sqlite_store, BrokenEncoder(error))
-    assert httpx.get(f"{service.url}/readyz").status_code == 503
+    assert httpx.get(f"{service.url}/readyz", timeout=60).status_code == 503
     ready = service.client.ready()
     (failing,) = [check for check in ready.checks if not check.ok]
     assert (ready.ready, failing.name, failing.code) == (False, "encoder", code)
@@ -96,7 +96,10 @@ def test_what_nobody_thought_of_is_a_plain_500(start_service: Any, sqlite_store:
     service = start_service(sqlite_store, BrokenEncoder(ZeroDivisionError("secret")))
     service.fill(a=tone(5.0))
     answer = httpx.post(
-        f"{service.url}/v1/search/text", json={"text": "a"}, headers={"X-Request-ID": "abc"}
+        f"{service.url}/v1/search/text",
+        json={"text": "a"},
+        headers={"X-Request-ID": "abc"},
+        timeout=60,
     )
     assert (answer.status_code, answer.json()["code"]) == (500, "unexpected")
     assert answer.headers["X-Request-ID"] == answer.json()["request_id"] == "abc"
@@ -151,7 +154,7 @@ def test_a_server_that_is_gone_is_503_with_the_remedy(start_service: Any) -> Non
             with pytest.raises(StoreError) as caught:
                 ask()
             assert "secret" not in str(caught.value)
-        answer = httpx.get(f"{service.url}/v1/sources")
+        answer = httpx.get(f"{service.url}/v1/sources", timeout=60)
         assert (answer.status_code, int(answer.headers["Retry-After"]) > 0) == (503, True)
         failing = {check.name for check in service.client.ready().checks if not check.ok}
         assert failing == {"database", "schema"}
@@ -198,8 +201,8 @@ def test_metrics_tell_of_jobs_audio_searches_and_the_index(service: Any) -> None
 
 def test_metrics_count_requests_by_route_not_by_address(sqlite_service: Any) -> None:
     for number in (1, 2, 3):
-        httpx.get(f"{sqlite_service.url}/v1/recordings/{number}")
-    httpx.get(f"{sqlite_service.url}/nothing/here")
+        httpx.get(f"{sqlite_service.url}/v1/recordings/{number}", timeout=60)
+    httpx.get(f"{sqlite_service.url}/nothing/here", timeout=60)
     found = scrape(sqlite_service)
     name = "soundpost_http_requests_total"
     route = "/v1/recordings/{recording_id}"
@@ -209,13 +212,15 @@ def test_metrics_count_requests_by_route_not_by_address(sqlite_service: Any) -> 
 
 def test_a_sane_request_id_is_kept_and_another_replaced(sqlite_service: Any) -> None:
     url = f"{sqlite_service.url}/healthz"
-    given = httpx.get(url, headers={"X-Request-ID": "trace-1.a"})
+    given = httpx.get(url, headers={"X-Request-ID": "trace-1.a"}, timeout=60)
     assert given.headers["X-Request-ID"] == "trace-1.a"
     for odd in ("", "a b", "x" * 65, 'a"b', "{}"):
-        made = httpx.get(url, headers={"X-Request-ID": odd}).headers["X-Request-ID"]
+        made = httpx.get(url, headers={"X-Request-ID": odd}, timeout=60).headers["X-Request-ID"]
         assert made != odd
         assert len(made) == 32
-    missing = httpx.get(f"{sqlite_service.url}/v1/jobs/5", headers={"X-Request-ID": "trace-2"})
+    missing = httpx.get(
+        f"{sqlite_service.url}/v1/jobs/5", headers={"X-Request-ID": "trace-2"}, timeout=60
+    )
     assert missing.json()["request_id"] == "trace-2"
 
 
@@ -237,8 +242,13 @@ def test_logs_are_json_with_the_request_id(
 ) -> None:
     service = start_service(sqlite_store, BrokenEncoder(ZeroDivisionError("inside")))
     service.fill(a=tone(5.0))
-    httpx.get(f"{service.url}/v1/jobs/5", headers={"X-Request-ID": "one"})
-    httpx.post(f"{service.url}/v1/search/text", json={"text": "a"}, headers={"X-Request-ID": "two"})
+    httpx.get(f"{service.url}/v1/jobs/5", headers={"X-Request-ID": "one"}, timeout=60)
+    httpx.post(
+        f"{service.url}/v1/search/text",
+        json={"text": "a"},
+        headers={"X-Request-ID": "two"},
+        timeout=60,
+    )
     found = [json.loads(line) for line in lines.getvalue().splitlines()]
     (request,) = [line for line in found if line.get("request_id") == "one"]
     assert (request["event"], request["path"], request["status"]) == ("request", "/v1/jobs/5", 404)
@@ -263,7 +273,7 @@ def test_logs_are_json_with_the_request_id(
 def test_every_error_is_a_problem(
     sqlite_service: Any, method: str, path: str, status: int, code: str
 ) -> None:
-    answer = httpx.request(method, f"{sqlite_service.url}{path}")
+    answer = httpx.request(method, f"{sqlite_service.url}{path}", timeout=60)
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (status, code)
     assert answer.headers["Content-Type"] == "application/problem+json"

@@ -82,7 +82,7 @@ def test_pages_go_on_where_the_last_row_was_deleted(sqlite_service: Any) -> None
 
 def test_a_page_that_is_just_full_is_the_last(sqlite_service: Any) -> None:
     add_recordings(sqlite_service.store, 0, 10)
-    page = httpx.get(f"{sqlite_service.url}/v1/recordings?limit=10").json()
+    page = httpx.get(f"{sqlite_service.url}/v1/recordings?limit=10", timeout=60).json()
     assert (len(page["items"]), page["next"]) == (10, None)
 
 
@@ -133,13 +133,13 @@ def test_a_name_that_is_not_unicode_can_be_shown(service: Any) -> None:
 )
 def test_a_cursor_that_was_not_given_is_refused(sqlite_service: Any, kind: str, plain: str) -> None:
     cursor = base64.urlsafe_b64encode(plain.encode()).decode()
-    answer = httpx.get(f"{sqlite_service.url}/v1/{kind}", params={"cursor": cursor})
+    answer = httpx.get(f"{sqlite_service.url}/v1/{kind}", params={"cursor": cursor}, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "cursor=%00", "status=odd"])
 def test_a_list_that_makes_no_sense_is_refused(sqlite_service: Any, query: str) -> None:
-    answer = httpx.get(f"{sqlite_service.url}/v1/recordings?{query}")
+    answer = httpx.get(f"{sqlite_service.url}/v1/recordings?{query}", timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value")
     assert answer.json()["faults"] or query.startswith("cursor")
 
@@ -147,7 +147,7 @@ def test_a_list_that_makes_no_sense_is_refused(sqlite_service: Any, query: str) 
 @pytest.mark.parametrize("number", ["0", "-1", "9223372036854775808", "1e3", "x", "1.5"])
 def test_an_id_that_can_be_none_is_refused(service: Any, number: str) -> None:
     for kind in ("recordings", "jobs"):
-        answer = httpx.get(f"{service.url}/v1/{kind}/{number}")
+        answer = httpx.get(f"{service.url}/v1/{kind}/{number}", timeout=60)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value")
 
 

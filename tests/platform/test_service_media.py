@@ -40,7 +40,7 @@ def filled(sqlite_service: Any) -> tuple[Any, int, bytes]:
 
 def fetch(service: Any, recording_id: int, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.get(f"{service.url}/v1/recordings/{recording_id}/audio", headers=named)
+    return httpx.get(f"{service.url}/v1/recordings/{recording_id}/audio", headers=named, timeout=60)
 
 
 def test_the_whole_file_comes_byte_for_byte(filled: Any) -> None:
@@ -176,7 +176,7 @@ def test_an_impossible_stretch_is_refused(
 ) -> None:
     service, known, _ = filled
     params = {"start_s": start_s, "end_s": end_s}
-    answer = httpx.get(f"{service.url}/v1/recordings/{known}/{what}", params=params)
+    answer = httpx.get(f"{service.url}/v1/recordings/{known}/{what}", params=params, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert service.left_behind() == []
 

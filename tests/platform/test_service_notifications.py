@@ -144,7 +144,7 @@ def test_what_cannot_be_is_refused_when_it_is_set(
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value"), answer.text
     assert value in answer.json()["value"]
     assert "hunter22" not in answer.text
-    assert httpx.get(url).json() == []
+    assert httpx.get(url, timeout=60).json() == []
 
 
 def test_an_unknown_source_is_named(service: Any, http: httpx.Client) -> None:
@@ -190,7 +190,7 @@ def test_nothing_secret_is_in_any_answer(
     fail(service)
     texts += [http.get(path).text for path in ("/channels", "/channels/hook", "/notifications")]
     texts += [http.get(f"/notifications/{number}").text for number in range(1, 5)]
-    texts += [httpx.get(f"{service.url}/metrics").text, logged.getvalue()]
+    texts += [httpx.get(f"{service.url}/metrics", timeout=60).text, logged.getvalue()]
     for secret in ("hunter22", "T0KEN", "T1JJ3T3L2", "A1BRTD4JD", "TIiajk", SECRET, SECRET[6:]):
         assert [text for text in texts if secret in text] == []
     with service.store.reading() as session:
@@ -252,7 +252,7 @@ def test_a_test_message_arrives_and_says_so(service: Any, http: httpx.Client) ->
         row = channels.by_name(session, "ops")
         row.failures, row.open_until = 9, datetime(2200, 1, 1, tzinfo=UTC)
     assert http.get("/channels/ops").json()["circuit_open"] is True
-    assert 'circuit_open{channel="ops"} 1.0' in httpx.get(f"{service.url}/metrics").text
+    assert 'circuit_open{channel="ops"} 1.0' in httpx.get(f"{service.url}/metrics", timeout=60).text
     outcome = http.post("/channels/ops/test").json()
     thread.join(30)
     server.server_close()
@@ -269,6 +269,6 @@ def test_metrics_count_notifications(service: Any, http: httpx.Client) -> None:
     http.post("/channels", json={"name": "ops", "url": URL, "group_wait_s": 0})
     open_incident(service)
     compose(service)
-    text = httpx.get(f"{service.url}/metrics").text
+    text = httpx.get(f"{service.url}/metrics", timeout=60).text
     assert 'soundpost_notifications{state="queued"} 1.0' in text
     assert 'soundpost_channel_circuit_open{channel="ops"} 0.0' in text

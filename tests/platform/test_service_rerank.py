@@ -93,7 +93,7 @@ def test_only_texts_are_reranked(filled: Any) -> None:
     found = filled.client.search_window(recording_id=rows[0].id, min_score=0.0)
     assert (found.rerank.applied, found.rerank.reason) == (False, "by-example")
     body = {"recording_id": rows[0].id, "rerank": 5}
-    answer = httpx.post(f"{filled.url}/v1/search/window", json=body)
+    answer = httpx.post(f"{filled.url}/v1/search/window", json=body, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-value")
 
 

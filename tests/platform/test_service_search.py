@@ -168,14 +168,18 @@ def test_an_empty_archive_says_what_to_do(sqlite_service: Any) -> None:
 )
 def test_a_body_that_makes_no_sense_is_refused(sqlite_service: Any, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
-    answer = httpx.post(f"{sqlite_service.url}/v1/search/text", content=body, headers=headers)
+    answer = httpx.post(
+        f"{sqlite_service.url}/v1/search/text", content=body, headers=headers, timeout=60
+    )
     assert answer.status_code in (400, 422)
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["code"] in ("malformed-request", "invalid-value")
 
 
 def test_a_body_that_is_too_large_is_413(sqlite_service: Any) -> None:
-    answer = httpx.post(f"{sqlite_service.url}/v1/search/text", json={"text": "x" * 100_000})
+    answer = httpx.post(
+        f"{sqlite_service.url}/v1/search/text", json={"text": "x" * 100_000}, timeout=60
+    )
     assert (answer.status_code, answer.json()["code"]) == (413, "upload-too-large")
 
 

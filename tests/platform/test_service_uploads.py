@@ -115,9 +115,9 @@ def test_a_known_file_of_the_archive_gets_a_copy_and_keeps_its_place(service: An
 
 def test_status_codes_and_headers_of_an_upload(sqlite_service: Any) -> None:
     url = f"{sqlite_service.url}/v1/recordings"
-    first = httpx.post(url, files={"file": ("a.wav", wav())})
+    first = httpx.post(url, files={"file": ("a.wav", wav())}, timeout=60)
     assert (first.status_code, first.headers["Location"]) == (202, "/v1/recordings/1")
-    again = httpx.post(url, files={"file": ("a.wav", wav())})
+    again = httpx.post(url, files={"file": ("a.wav", wav())}, timeout=60)
     assert (again.status_code, again.headers["Location"]) == (200, "/v1/recordings/1")
 
 
@@ -162,7 +162,9 @@ def test_what_is_no_recording_is_refused_and_leaves_nothing(
         sqlite_service.client.upload(as_file(data), name="x.wav")
     assert type(caught.value) is kind
     assert caught.value.value == "x.wav"
-    answer = httpx.post(f"{sqlite_service.url}/v1/recordings", files={"file": ("x.wav", data)})
+    answer = httpx.post(
+        f"{sqlite_service.url}/v1/recordings", files={"file": ("x.wav", data)}, timeout=60
+    )
     assert answer.status_code == status
     assert str(sqlite_service.folder) not in answer.text
     assert sqlite_service.left_behind() == []
@@ -244,7 +246,7 @@ def test_an_upload_that_does_not_say_its_size_is_cut_off_too(
         yield b"\r\n--x--\r\n"
 
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    answer = httpx.post(f"{limited.url}/v1/recordings", content=body(), headers=headers)
+    answer = httpx.post(f"{limited.url}/v1/recordings", content=body(), headers=headers, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (413, "upload-too-large")
     assert limited.left_behind() == []
 
@@ -279,7 +281,7 @@ def test_an_upload_cut_off_in_the_middle_leaves_nothing(sqlite_service: Any) -> 
 )
 def test_what_is_no_form_is_malformed(sqlite_service: Any, content: bytes, kind: str) -> None:
     url = f"{sqlite_service.url}/v1/recordings"
-    answer = httpx.post(url, content=content, headers={"Content-Type": kind})
+    answer = httpx.post(url, content=content, headers={"Content-Type": kind}, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (400, MalformedRequestError.code)
     assert sqlite_service.left_behind() == []
 
@@ -298,13 +300,15 @@ def test_what_is_no_form_is_malformed(sqlite_service: Any, content: bytes, kind:
 )
 def test_fields_that_make_no_sense_are_refused(sqlite_service: Any, fields: dict[str, str]) -> None:
     url = f"{sqlite_service.url}/v1/recordings"
-    answer = httpx.post(url, data=fields, files={"file": ("a.wav", wav())})
+    answer = httpx.post(url, data=fields, files={"file": ("a.wav", wav())}, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (422, InvalidValueError.code)
     assert sqlite_service.client.sources() == []
 
 
 def test_a_form_without_a_file_says_what_is_missing(sqlite_service: Any) -> None:
-    answer = httpx.post(f"{sqlite_service.url}/v1/recordings", files={"other": ("a", b"1")})
+    answer = httpx.post(
+        f"{sqlite_service.url}/v1/recordings", files={"other": ("a", b"1")}, timeout=60
+    )
     assert answer.status_code == 422
     assert answer.json()["faults"][0]["where"] == "body.file"
 
@@ -316,7 +320,9 @@ def test_a_full_queue_is_said_before_anything_is_kept(start_service: Any, store:
         limited.client.upload(as_file(wav(seed=2)), source="yard")
     assert len(list(limited.folder.rglob("objects/*/*/*"))) == 1
     files = {"file": ("a.wav", wav(seed=2))}
-    answer = httpx.post(f"{limited.url}/v1/recordings", files=files, data={"source": "yard"})
+    answer = httpx.post(
+        f"{limited.url}/v1/recordings", files=files, data={"source": "yard"}, timeout=60
+    )
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) > 0
     assert limited.client.upload(as_file(wav(seed=2)), source="other").job is not None
