@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soundpost.evaluation.anomaly import put
+from soundpost.evaluation.anomaly import SECTION
 from soundpost.evaluation.false_alarms import watch_level
 from soundpost.evaluation.flight_scores import (
     STRETCHES,
@@ -25,6 +25,7 @@ from soundpost.evaluation.metrics import area_under_roc
 from soundpost.evaluation.motor import measure_changes
 from soundpost.evaluation.observing import Listener, join, recording_means
 from soundpost.evaluation.peers import log_mel, stacked
+from soundpost.evaluation.retrieval import SECTION as RERANKING
 from soundpost.evaluation.scoring_cost import made_up, measure_cost
 from soundpost.evaluation.splices import background, detections, splice
 from soundpost.evaluation.watching import make_watch
@@ -216,10 +217,12 @@ def test_the_cost_is_measured() -> None:
 def test_tables_go_between_their_markers(tmp_path: Path) -> None:
     path = tmp_path / "benchmarks.md"
     path.write_text("# Benchmarks\n\n## Encode\n\n| a |\n", encoding="utf-8")
-    put(path, ["first"])
-    put(path, ["second"])
+    SECTION.write(path, ["first"])
+    RERANKING.write(path, ["beside"])
+    SECTION.write(path, ["second"])
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# Benchmarks\n\n## Encode\n\n| a |\n")
-    assert text.count("## Watching") == 1
+    assert text.count("## Watching") == text.count("## Reranking") == 1
+    assert "beside" in text
     assert "second" in text
     assert "first" not in text

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from soundpost.evaluation.ranking import SIMILARITY, Reading
-from soundpost.evaluation.retrieval import put
 from soundpost.evaluation.retrieval_tables import Row, table
 from soundpost.evaluation.retrieval_tasks import Bench, Task
 from soundpost.evaluation.shipped_reranker import put as put_into_package
@@ -99,18 +98,6 @@ def test_a_table_shows_what_is_gained(data: RetrievalSet, tmp_path: Path) -> Non
     assert lines[3].startswith("| oracle | 100.0 [100.0, 100.0] |")
     assert f"{100 - alone:+.1f} [" in lines[3]
     assert lines[3].endswith("| 5, 1 |")
-
-
-def test_tables_take_their_place_in_a_document(tmp_path: Path) -> None:
-    path = tmp_path / "benchmarks.md"
-    path.write_text("# Benchmarks\n\n## Search\n\nfast\n", encoding="utf-8")
-    put(path, ["first"])
-    put(path, ["second"])
-    text = path.read_text(encoding="utf-8")
-    assert "fast" in text
-    assert "second" in text
-    assert "first" not in text
-    assert text.count("## Reranking") == 1
 
 
 def test_captions_that_tell_a_story_name_no_one_thing() -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from soundpost.config import load_settings
+from soundpost.evaluation.document import Section
 from soundpost.evaluation.false_alarms import STATED_S, WatchedLevel, watch_level
 from soundpost.evaluation.flight_scores import (
     MAX_FPR,
@@ -40,8 +41,7 @@ from soundpost.evaluation.splices import BACKGROUNDS, LEVELS_DB, detections, int
 from soundpost.models.compact import CompactEncoder
 from soundpost.monitoring.novelty import DEFAULT_METHOD, NOVELTY_METHODS
 
-TITLE = "## Watching"
-BEGIN, END = "<!-- watching: begin -->", "<!-- watching: end -->"
+SECTION = Section("## Watching", "watching")
 PARTS = ("flights", "alarms", "splices", "motor", "cost")
 _SPLICED = 24
 
@@ -228,17 +228,6 @@ LINES: dict[str, Callable[[Setting], list[str]]] = {
 }
 
 
-def put(path: Path, lines: Sequence[str]) -> None:
-    """Put lines between the markers of a document; the section is added where there is none."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else "# Benchmarks\n"
-    if BEGIN not in text or END not in text:
-        text = f"{text.rstrip()}\n\n{TITLE}\n\n{BEGIN}\n{END}\n"
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    body = "\n".join(lines).strip()
-    path.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables, and write them where --write says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -263,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         0, f"Written by `make eval-watch` on {datetime.now(UTC):%Y-%m-%d}, {took_s:.0f} s.\n"
     )
     if options.write:
-        put(options.write, lines)
+        SECTION.write(options.write, lines)
 
 
 if __name__ == "__main__":

@@ -19,30 +19,19 @@ from pathlib import Path
 import torch
 
 from soundpost.config import load_settings
+from soundpost.evaluation.document import Section
 from soundpost.evaluation.retrieval_methods import Effort, Workshop
 from soundpost.evaluation.retrieval_sets import Sets
 from soundpost.evaluation.retrieval_tables import PARTS, Tables
 from soundpost.models.compact import CompactEncoder
 
-TITLE = "## Reranking"
-BEGIN, END = "<!-- reranking: begin -->", "<!-- reranking: end -->"
+SECTION = Section("## Reranking", "reranking")
 _INTRODUCTION = (
     "R@k: how often something right is among the first k, in points of a hundred, as is mAP@10; 95 % "
     "bootstrap intervals over queries (clips: over classes), differences in pairs. A second stage "
     "judges the 64 most similar candidates; final score = similarity + weight * probability, tempered. "
     "Weight and temperature are chosen on other folds."
 )
-
-
-def put(path: Path, lines: Sequence[str]) -> None:
-    """Put lines between the markers of a document; the section is added where there is none."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else "# Benchmarks\n"
-    if BEGIN not in text or END not in text:
-        text = f"{text.rstrip()}\n\n{TITLE}\n\n{BEGIN}\n{END}\n"
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    body = "\n".join(lines).strip()
-    path.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *lines,
     ]
     if options.write:
-        put(options.write, lines)
+        SECTION.write(options.write, lines)
 
 
 if __name__ == "__main__":
