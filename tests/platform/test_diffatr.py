@@ -305,3 +305,11 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_file(kept, weights, metadata={"format": "pt"})
     with pytest.raises(BrokenCheckpointError, match=r"heads\.scale"):
         DiffAtrReranker.load(tmp_path / "torn", ENCODER)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("distilled", 1), ("some noise", 4), ("ddpm", 50), ("similarity", None), ("plain", None)],
+)
+def test_a_reranker_says_how_many_steps_it_takes(name: str, steps: int | None) -> None:
+    assert RERANKERS[name]().spec.steps == steps

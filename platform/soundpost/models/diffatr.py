@@ -203,9 +203,13 @@ class DiffAtrReranker(JointReranker):
         eta: float = 0.0,
         distilled: bool = True,
     ) -> None:
-        super().__init__("diffatr", model, model.heads, encoder, revision)
+        total = model.config.shape.diffusion_steps
+        taken = steps if isinstance(steps, int) else total
+        # The heads alone take no step.
+        told = None if model.config.scoring == "similarity" else taken
+        super().__init__("diffatr", model, model.heads, encoder, revision, told)
         self.once = steps == 1 and distilled
-        self.sampler = _sampler(model.config.shape.diffusion_steps, steps, eta)
+        self.sampler = _sampler(total, steps, eta)
         pairs = (
             (model.text_to_audio_once, model.audio_to_text_once)
             if self.once

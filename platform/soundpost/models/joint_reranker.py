@@ -7,6 +7,7 @@ the order of arrival, to the bit.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -85,7 +86,7 @@ def read_reranker(kind: type[Model], folder: Path, encoder: AudioTextEncoder) ->
     return model, revision_of(weights)
 
 
-class JointReranker:
+class JointReranker(ABC):
     """The reranker protocol around heads and a network that judges a list.
 
     Without an encoder it judges only texts that were already read.
@@ -98,6 +99,7 @@ class JointReranker:
         heads: JointHeads,
         encoder: AudioTextEncoder | None,
         revision: str,
+        steps: int | None = None,
     ) -> None:
         self.model, self.heads, self.encoder = model, heads, encoder
         nn.Module.eval(model)
@@ -108,6 +110,7 @@ class JointReranker:
             encoder_name=self.config.encoder_name,
             encoder_revision=self.config.encoder_revision,
             dimension=self.config.shape.dimension,
+            steps=steps,
         )
 
     @property
@@ -215,11 +218,11 @@ class JointReranker:
             torch.from_numpy(sounds.lengths[order]),
         )
 
+    @abstractmethod
     def _probability(
         self, query: Tensor, candidates: Tensor, noise: SeededNoise, of_texts: bool
     ) -> Tensor:
         """Return probabilities [N] for one query [D] and candidates [N, D], seen by it."""
-        raise NotImplementedError
 
 
 def check_candidates(candidates: Candidates, similarities: FloatArray, dimension: int) -> None:
