@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -51,8 +52,8 @@ def test_no_message_is_taken_before_it_is_whole(tmp_path: Path) -> None:
             simple.put({"number": -1})
     printed = [taker.communicate(timeout=PATIENCE_S)[0] for taker in takers]
     assert [taker.returncode for taker in takers] == [0, 0]
-    # Two may copy a file in the same moment; what a message asks for is done once all the same.
-    assert {int(number) for text in printed for number in text.split()} == set(range(1500))
+    numbers = [int(number) for text in printed for number in text.split()]
+    assert sorted(numbers) == list(range(1500))
 
 
 def test_a_sender_may_be_killed(tmp_path: Path) -> None:
@@ -68,6 +69,19 @@ def test_a_sender_may_be_killed(tmp_path: Path) -> None:
             simple = connection.SimpleQueue("watch", no_ack=True)
             while simple.qsize():
                 assert json.dumps(simple.get(timeout=PATIENCE_S).payload["filling"])
+            simple.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_sender_began_is_removed_and_what_another_writes_is_kept(
+    tmp_path: Path,
+) -> None:
+    abandoned, begun = tmp_path / ".1_a.watch.msg.part", tmp_path / ".2_b.watch.msg.part"
+    abandoned.write_text('{"numb')
+    with begun.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        folder_broker.remove_abandoned(tmp_path)
+        assert list(tmp_path.iterdir()) == [begun]
 
 
 if __name__ == "__main__":
