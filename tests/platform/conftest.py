@@ -256,6 +256,11 @@ class OrderReranker:
         self.let.set()
         self.asked: list[Candidates] = []
 
+    def applies_to(self, text: str) -> bool:
+        """Only an order is told by more than similarity."""
+        assert self.let.wait(60)
+        return " before " in text
+
     def joint_probability(
         self, text: str, similarities: NDArray[np.float32], candidates: Candidates
     ) -> NDArray[np.float32]:

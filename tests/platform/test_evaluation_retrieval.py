@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from soundpost.evaluation.ranking import SIMILARITY, Reading
 from soundpost.evaluation.retrieval_tables import Row, table
-from soundpost.evaluation.retrieval_tasks import Bench, Task
 from soundpost.evaluation.shipped_reranker import put as put_into_package
 from soundpost.models.diffatr import DiffAtrConfig
 from soundpost.models.placeholder import ToneEncoder
@@ -18,6 +16,8 @@ from soundpost.models.reranker import Candidates, RerankerSpec
 from soundpost.models.retrieval_set import RetrievalSet, TextSet, read_texts
 from soundpost.training.composed_sets import join_sets
 from soundpost.training.composed_texts import compose_texts, fit_gap, simple_captions
+from soundpost.training.ranking import SIMILARITY, Reading
+from soundpost.training.retrieval_tasks import Bench, Task
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,12 @@ class Oracle:
         self, text: TextSet, similarities: np.ndarray, candidates: Candidates
     ) -> np.ndarray:
         return self.joint_probability(text.texts[0], similarities, candidates)
+
+    def applies_to(self, text: str) -> bool:
+        return True
+
+    def claims_in(self, texts: TextSet) -> np.ndarray:
+        return np.ones(len(texts), bool)
 
     def text_probability(
         self, sound: Candidates, similarities: np.ndarray, texts: TextSet

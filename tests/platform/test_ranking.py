@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from soundpost.evaluation.metrics import average_precision_at
-from soundpost.evaluation.ranking import (
+from soundpost.evaluation.retrieval_tables import difference
+from soundpost.training.ranking import (
     Case,
     Judged,
     Reading,
     by_similarity,
     choose_reading,
-    difference,
     judge_all,
 )
 
@@ -57,7 +59,8 @@ def case_of(right: list[bool], opinion: float) -> Case:
     similarities = np.tile(np.array([0.5, 0.4], np.float32), (count, 1))
     probabilities = np.tile(np.array([1 - opinion, opinion], np.float32), (count, 1))
     relevant = [np.array([0 if first else 1]) for first in right]
-    return Case(Judged(rows, similarities, probabilities), relevant)
+    counts = np.ones(count, np.float32)
+    return Case(Judged(rows, similarities, probabilities, counts), relevant)
 
 
 def test_a_second_stage_is_heard_where_it_helps() -> None:
@@ -73,6 +76,13 @@ def test_nothing_is_chosen_that_costs_another_set_something() -> None:
 
 def test_a_second_stage_that_knows_nothing_is_not_heard() -> None:
     assert choose_reading(case_of([True] * 10, 0.9), []) == Reading()
+
+
+def test_what_does_not_count_changes_nothing() -> None:
+    """A query that claims nothing is ordered by similarity, one that half counts has half the weight."""
+    judged = replace(case_of([True] * 3, 0.9).judged, counts=np.array([0.0, 0.5, 1.0], np.float32))
+    relevant = [np.array([0])] * 3
+    assert judged.ranked(relevant, Reading(1.0, 0.2)).recall(1).tolist() == [1.0, 1.0, 0.0]
 
 
 def test_a_higher_temperature_makes_probabilities_more_alike() -> None:

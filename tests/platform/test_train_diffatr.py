@@ -19,8 +19,9 @@ from soundpost.models.reranker import Candidates
 from soundpost.models.retrieval_set import RetrievalSet, read_texts
 from soundpost.training import diffatr as training
 from soundpost.training.diffatr import DiffAtrOptions, train_diffatr
-from soundpost.training.fit_reading import best_reading, quality, sound_lists
+from soundpost.training.ranking import Case, Reading
 from soundpost.training.retrieval_batches import BatchSampler, hardest_sounds
+from soundpost.training.retrieval_tasks import Task
 
 ENCODER = ToneEncoder()
 PITCHES_HZ = (100, 160, 250, 400, 630, 1000, 1600, 2500, 4000, 6300)
@@ -54,10 +55,12 @@ def orders(seed: int = 0, pitches: tuple[int, ...] = PITCHES_HZ) -> RetrievalSet
 
 def first_is_right(judge: JointReranker, data: RetrievalSet) -> tuple[float, float]:
     """Return R@1 by cosine and by the final score."""
-    cosines, joint, truth = sound_lists(judge, data)
-    final = cosines + judge.weight * joint
-    hits = [truth[np.arange(len(truth)), scores.argmax(1)].mean() for scores in (cosines, final)]
-    return float(hits[0]), float(hits[1])
+    task = Task("test", data)
+    case = Case(task.judged(judge, 64), task.relevant())
+    alone, final = (
+        case.ranked(reading).recall(1) for reading in (Reading(), Reading(1.0, judge.weight))
+    )
+    return float(alone.mean()), float(final.mean())
 
 
 @pytest.mark.parametrize("kind", ["diffatr", "cross_attention"])
@@ -172,17 +175,6 @@ def test_batches_hold_no_second_right_answer() -> None:
         assert training.torch.equal(batch.sounds, again.sounds)
     places = [sampler.draw(np.random.default_rng(seed), 4, 8).own[0].item() for seed in range(30)]
     assert len(set(places)) > 4
-
-
-def test_a_reading_that_helps_is_found_and_one_that_harms_is_not_taken() -> None:
-    rng = np.random.default_rng(0)
-    truth = np.zeros((200, 10), bool)
-    truth[np.arange(200), rng.integers(0, 10, 200)] = True
-    cosines = rng.normal(0, 0.05, (200, 10)).astype(np.float32)
-    knowing = np.where(truth, 0.55, 0.05).astype(np.float32)
-    assert best_reading(cosines, knowing, truth)[1] > 0.05
-    assert best_reading(np.where(truth, 0.5, 0.1).astype(np.float32), knowing, truth) == (1.0, 0.0)
-    assert quality(np.array([[0.3, 0.2, 0.1]]), np.array([[False, True, False]])) == 0.25
 
 
 def test_families_are_drawn_together() -> None:

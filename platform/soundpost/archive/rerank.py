@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from soundpost.store.embeddings import FRAME_SCALE, IdArray, Surroundings
 
 FloatArray = NDArray[np.float32]
 Rerank = Literal["auto", "off"] | int
+Answer = TypeVar("Answer")
 _WORDS: dict[str, Rerank] = {"auto": "auto", "off": "off"}
 
 MOST_CANDIDATES = 1000
@@ -95,7 +96,7 @@ class Reranking:
     applied: whether a reranker ordered them. If it did: which one, how many of the first hits it
     judged, how many of those it had to leave out because their vectors are damaged, in how many
     steps, and the weight of its probability in the score. If not: reason is a stable code ("off",
-    "by-example", "nothing-to-order", or that of an error) and detail says it in words. took_s: what
+    "by-example", "nothing-to-order", "no-claim", or that of an error) and detail says it in words. took_s: what
     it cost, also where nothing came of it.
     """
 
@@ -118,6 +119,10 @@ class Reranking:
 BY_EXAMPLE = Reranking(reason="by-example", detail="only what is found by words is reranked")
 _OFF = Reranking(reason="off", detail="not asked for")
 _NOTHING = Reranking(reason="nothing-to-order", detail="nothing relevant was found")
+_NO_CLAIM = Reranking(
+    reason="no-claim",
+    detail="the words claim nothing of order, time or loudness, so similarity orders best",
+)
 _ALL_DAMAGED = "the vectors of everything found are damaged"
 
 
@@ -222,6 +227,9 @@ class SecondStage:
         wanted = proposals[: self.count(query.rerank, query.encoder)]
         if not wanted:
             return Verdict(_NOTHING)
+        judge = self._known()
+        if not self._within(began, "reading the query", judge.applies_to, query.text):
+            return Verdict(_NO_CLAIM)
         candidates = gather(session, [proposal.embedding_id for proposal in wanted])
         left_out = len(wanted) - len(candidates)
         if not len(candidates):
@@ -231,26 +239,30 @@ class SecondStage:
         return Verdict(self._done(len(candidates), left_out), by_id)
 
     def _ask(self, query: TextQuery, candidates: Candidates, began: float) -> FloatArray:
-        """Ask the reranker and wait for as long as is left of the budget."""
+        """Ask the reranker for probabilities, and look at what it says."""
         reranker = self._known()
         # Of the stretch that is judged, as in training, not of the best window in it.
         cosines = np.clip(candidates.vectors @ query.vector, -1.0, 1.0)
         judge = reranker.joint_probability
+        what = f"{len(candidates)} candidates"
+        probabilities = self._within(began, what, judge, query.text, cosines, candidates)
+        if probabilities.shape != (len(candidates),) or not np.isfinite(probabilities).all():
+            raise BrokenCheckpointError(reranker.spec.name, "it gives no probabilities")
+        return probabilities
+
+    def _within(self, began: float, what: str, ask: Callable[..., Answer], *of: Any) -> Answer:
+        """Ask in a thread of its own, and wait for as long as is left of the budget."""
         try:
-            future = self._pool.submit(judge, query.text, cosines, candidates)
+            future = self._pool.submit(ask, *of)
         except RuntimeError as error:
             raise NoRerankerError(None, "it is being closed") from error
         try:
             left_s = self._budget_s - (time.perf_counter() - began)
-            probabilities = future.result(max(0.0, left_s))
+            return future.result(max(0.0, left_s))
         except TimeoutError as error:
             # What no thread has begun yet is never done.
             future.cancel()
-            detail = f"{len(candidates)} candidates"
-            raise RerankTimeoutError(f"{self._budget_s:g} s", detail) from error
-        if probabilities.shape != (len(candidates),) or not np.isfinite(probabilities).all():
-            raise BrokenCheckpointError(reranker.spec.name, "it gives no probabilities")
-        return probabilities
+            raise RerankTimeoutError(f"{self._budget_s:g} s", what) from error
 
     def _done(self, judged: int, left_out: int) -> Reranking:
         reranker = self._known()

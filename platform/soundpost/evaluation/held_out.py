@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from soundpost.evaluation.metrics import Estimate, bootstrap
-from soundpost.evaluation.ranking import Case, Ranked, Reading, difference, judge_all
-from soundpost.evaluation.retrieval_tasks import IntArray, Task
 from soundpost.models.joint_reranker import JointReranker
 from soundpost.models.retrieval_set import RetrievalSet
+from soundpost.training.ranking import Case, Ranked, Reading
+from soundpost.training.retrieval_tasks import IntArray, Task
 
 # As many as a search reranks by default.
 CANDIDATES = 64
@@ -50,8 +50,7 @@ def measure_held_out(
 def _figures(
     direction: str, task: Task, reranker: JointReranker, weight: float, groups: IntArray
 ) -> Figures:
-    judged = judge_all(task.similarities(), CANDIDATES, task.judge(reranker))
-    case = Case(judged, task.relevant(), groups)
+    case = Case(task.judged(reranker, CANDIDATES), task.relevant(), groups)
     alone, reranked = _values(case.ranked(Reading())), _values(case.ranked(Reading(weight=weight)))
     return Figures(
         direction=direction,
@@ -59,7 +58,9 @@ def _figures(
         candidates=task.similarities().shape[1],
         alone=tuple(bootstrap(values, groups) for values in alone),
         reranked=tuple(bootstrap(values, groups) for values in reranked),
-        gains=tuple(difference(*both, case) for both in zip(reranked, alone, strict=True)),
+        gains=tuple(
+            bootstrap(ours - theirs, groups) for ours, theirs in zip(reranked, alone, strict=True)
+        ),
     )
 
 

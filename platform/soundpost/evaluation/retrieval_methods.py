@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from soundpost.evaluation.ranking import Case, Reading, choose_reading
 from soundpost.evaluation.retrieval_sets import Sets
-from soundpost.evaluation.retrieval_tasks import Bench, Task, TwoWay
 from soundpost.models.cross_attention import CrossAttentionReranker
 from soundpost.models.diffatr import DiffAtrReranker
 from soundpost.models.encoder import EncoderSpec
 from soundpost.training.composed_sets import DATASETS
 from soundpost.training.diffatr import DiffAtrOptions, train_diffatr
+from soundpost.training.ranking import Case, Reading, choose_reading
+from soundpost.training.retrieval_tasks import Bench, Task, TwoWay
 
 EVERYTHING = ("esc50", "urbansound8k", "both")
 # As many candidates as search lets a second stage judge, if it is not told.
@@ -90,7 +90,8 @@ class Workshop:
         folder = self.folder(recipe)
         if not (folder / "model.safetensors").is_file():
             options = self.effort.options(self.sets.encoder.spec, recipe.kind, recipe.losses)
-            train_diffatr(self.sets.training(*recipe.training), None, options, folder)
+            train = self.sets.training(*recipe.training)
+            train_diffatr(train, None, options, folder, self.sets.claim_texts)
         return folder
 
     def load(self, recipe: Recipe, steps: int = 1) -> TwoWay:
@@ -121,8 +122,9 @@ class Workshop:
         """
         one = next((name for name in DATASETS if recipe.training == (name,)), None)
         composed = self.sets.measuring("develop", one).data
-        most = _DEVELOPMENT_SOUNDS
-        tasks = [Task(f"develop-{one or 'both'}", composed, to_texts, most=2 * most)]
+        most = _DEVELOPMENT_SOUNDS if to_texts else None
+        twice = 2 * most if most else None
+        tasks = [Task(f"develop-{one or 'both'}", composed, to_texts, most=twice)]
         for dataset in (one,) if one else DATASETS:
             for wording in ("prompts", "paraphrases"):
                 data = self.sets.clips(dataset, "develop", wording)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from soundpost.models.retrieval_set import (
     read_texts,
     save_retrieval_set,
 )
+from soundpost.training.claim_gate import ClaimTexts, compose_claim_texts
 from soundpost.training.composed import SAME_NAME, Pool
 from soundpost.training.composed_sets import (
     DATASETS,
@@ -142,6 +143,11 @@ class Sets:
         ]
         texts, frames = zip(*pairs, strict=True)
         return fit_gap(np.stack(texts), np.stack(frames))
+
+    @cached_property
+    def claim_texts(self) -> ClaimTexts:
+        """Texts of which it is known whether they claim order, time or loudness."""
+        return compose_claim_texts(simple_captions(captions(self.data)), self.encoder)
 
     def composition(self, part: str, pool: Pool, dataset: str | None) -> Composition:
         """Return the scenes and queries that "develop" or "test" measure on."""

@@ -10,14 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundpost.evaluation.metrics import Estimate, bootstrap
-from soundpost.evaluation.ranking import (
-    SIMILARITY,
-    Case,
-    Ranked,
-    Reading,
-    by_similarity,
-    difference,
-)
 from soundpost.evaluation.retrieval_methods import (
     CONTRASTIVE,
     DIFFATR,
@@ -30,8 +22,15 @@ from soundpost.evaluation.retrieval_methods import (
     Workshop,
 )
 from soundpost.evaluation.retrieval_sets import unseen_words
-from soundpost.evaluation.retrieval_tasks import Task, sounds_at
 from soundpost.training.composed_sets import DATASETS
+from soundpost.training.ranking import (
+    SIMILARITY,
+    Case,
+    Ranked,
+    Reading,
+    by_similarity,
+)
+from soundpost.training.retrieval_tasks import Task, sounds_at
 
 WORDINGS = ("prompts", "paraphrases")
 # The marks: so many points of R@1 more than similarity in composed scenes, so many less elsewhere,
@@ -58,6 +57,11 @@ def measures(ranked: Ranked) -> list[NDArray[np.float64]]:
 def points(estimate: Estimate) -> str:
     """Write a share in points of a hundred with its interval."""
     return f"{estimate.mean:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]".replace("%", "")
+
+
+def difference(values: NDArray[np.float64], beside: NDArray[np.float64], case: Case) -> Estimate:
+    """Return the mean of values [Q] - beside [Q], of the same queries, and its interval."""
+    return bootstrap(values - beside, case.groups)
 
 
 def signed(estimate: Estimate) -> str:

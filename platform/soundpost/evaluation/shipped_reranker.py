@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 from soundpost.config import load_settings
-from soundpost.evaluation.ranking import Reading
 from soundpost.evaluation.retrieval_methods import DIFFATR, Effort, Workshop
 from soundpost.evaluation.retrieval_sets import Sets
 from soundpost.models.compact import CompactEncoder
 from soundpost.models.diffatr import SHIPPED_RERANKER, DiffAtrConfig
 from soundpost.training.composed_sets import EVERYTHING
+from soundpost.training.ranking import Reading
 
 FILES = ("config.json", "model.safetensors")
 

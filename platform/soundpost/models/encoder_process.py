@@ -119,6 +119,10 @@ class EncoderProcess:
         known: _KnownReranker = _wait(self._living().reranker, _LOAD_S)
         return _RemoteReranker(self, known)
 
+    def applies_to(self, text: str) -> bool:
+        """Say what the child's reranker says. Raises NoRerankerError where it has none."""
+        return bool(self._ask("applies_to", text))
+
     def joint_probability(
         self, text: str, similarities: FloatArray, candidates: Candidates
     ) -> FloatArray:
@@ -173,6 +177,10 @@ class _RemoteReranker:
     def weight(self) -> float:
         """How much the joint probability counts."""
         return self._known.weight
+
+    def applies_to(self, text: str) -> bool:
+        """Say whether there is anything to judge about a text."""
+        return self._process.applies_to(text)
 
     def joint_probability(
         self, text: str, similarities: FloatArray, candidates: Candidates
@@ -291,7 +299,7 @@ class _Models:
 
     def having(self, method: str) -> AudioTextEncoder | Reranker:
         """Return the model that has a method."""
-        if method != "joint_probability":
+        if method not in ("applies_to", "joint_probability"):
             return self.encoder
         if self.reranker is None:
             raise NoRerankerError

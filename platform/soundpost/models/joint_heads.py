@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soundpost.models.claim_gate import ClaimGate
+
 # Tracks are read in standard scores; those beyond this say nothing more, and would overflow.
 _HIGHEST_SCORE = 20.0
 _TRACK_SCALE = 0.3
@@ -189,7 +191,8 @@ class JointHeads(nn.Module):
     """All heads, and the similarity of representations in both directions.
 
     Candidates are seen with the query's eyes: a sound among sounds is v + E_a h, a text among texts
-    t + E_t h, where h is the pair's summary. Similarity is the dot product with the query.
+    t + E_t h, where h is the pair's summary. Similarity is the dot product with the query. The gate
+    says which texts there is anything to judge about.
     """
 
     def __init__(self, dimensions: DiffAtrDimensions) -> None:
@@ -199,6 +202,7 @@ class JointHeads(nn.Module):
         self.to_sound = _silent(nn.Linear(dimensions.track_width, dimensions.dimension, bias=False))
         self.to_text = _silent(nn.Linear(dimensions.track_width, dimensions.dimension, bias=False))
         self.scale = nn.Parameter(torch.tensor(math.log(20.0)))
+        self.gate = ClaimGate(dimensions.token_width)
 
     def sounds_for(self, text: TextView, sound: SoundView, cosines: Tensor) -> Tensor:
         """Return sounds as each text sees them, [B, N, D]."""

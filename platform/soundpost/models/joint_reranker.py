@@ -128,6 +128,21 @@ class JointReranker(ABC):
         """How much the probability of a text counts beside its cosine."""
         return self.config.text_weight
 
+    def applies_to(self, text: str, encoding: TextEncoding | None = None) -> bool:
+        """Say whether a text claims what similarity cannot tell: order, time or loudness.
+
+        encoding: as for `joint_probability`. Raises InvalidValueError for an empty text.
+        """
+        _check_text(text)
+        return bool(self.claims_in(self._read([text], encoding))[0])
+
+    @torch.inference_mode()
+    def claims_in(self, texts: TextSet) -> NDArray[np.bool_]:
+        """Say which texts [Q] claim something of the kind."""
+        tokens = torch.from_numpy(texts.tokens.astype(np.float32))
+        logits = self.heads.gate(tokens, torch.from_numpy(texts.lengths))
+        return np.asarray((logits > 0).numpy())
+
     def joint_probability(
         self,
         text: str,
@@ -138,11 +153,10 @@ class JointReranker(ABC):
         """Return [N] probabilities, together 1, that a candidate is the one that a text means.
 
         encoding: what the encoder says of the text, where the caller already asked for it; reading
-        a text takes longer than judging a hundred candidates. Raises InvalidValueError for an empty text, for vectors that are not finite or of another
-        width, and for a key that comes twice.
+        a text takes longer than judging a hundred candidates. Raises InvalidValueError for an empty
+        text, for vectors that are not finite or of another width, and for a key that comes twice.
         """
-        if not text.strip():
-            raise InvalidValueError("an empty text", "say what is to be heard")
+        _check_text(text)
         check_candidates(candidates, similarities, self._spec.dimension)
         if len(candidates) < 2:
             return np.ones(len(candidates), np.float32)
@@ -173,8 +187,7 @@ class JointReranker(ABC):
             raise InvalidValueError(f"{len(sound)} sounds", "texts are judged for one at a time")
         plain = texts.texts if isinstance(texts, TextSet) else tuple(texts)
         for text in plain:
-            if not text.strip():
-                raise InvalidValueError("an empty text", "say what is to be heard")
+            _check_text(text)
         check_candidates(sound, np.zeros(1, np.float32), self._spec.dimension)
         _check_similarities(similarities, len(plain))
         if len(plain) < 2:
@@ -223,6 +236,11 @@ class JointReranker(ABC):
         self, query: Tensor, candidates: Tensor, noise: SeededNoise, of_texts: bool
     ) -> Tensor:
         """Return probabilities [N] for one query [D] and candidates [N, D], seen by it."""
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise InvalidValueError("an empty text", "say what is to be heard")
 
 
 def check_candidates(candidates: Candidates, similarities: FloatArray, dimension: int) -> None:

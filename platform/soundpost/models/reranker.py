@@ -64,6 +64,13 @@ class Reranker(Protocol):
         """How much the joint probability counts: final score = cosine + weight * probability."""
         ...
 
+    def applies_to(self, text: str) -> bool:
+        """Say whether a text claims anything that similarity alone cannot tell.
+
+        Where it does not, similarity orders best. Raises InvalidValueError for an empty text.
+        """
+        ...
+
     def joint_probability(
         self, text: str, similarities: FloatArray, candidates: Candidates
     ) -> FloatArray:

@@ -98,7 +98,7 @@ def compose_texts(
 ) -> RetrievalSet:
     """Compose families of a plan and its distractors whose sounds are captions; a query for each."""
     rng = np.random.default_rng(seed)
-    pool = _pool(captions, rng)
+    pool = text_pool(captions, rng)
     plans: list[Plan] = []
     owners: list[int] = []
     for number in range(families):
@@ -116,8 +116,8 @@ def compose_texts(
     return RetrievalSet(texts, sounds, relevant, np.array(owners, np.int64))
 
 
-def _pool(captions: Sequence[str], rng: np.random.Generator) -> Pool:
-    """Return captions as sounds of one clip each, which has a length and nothing else."""
+def text_pool(captions: Sequence[str], rng: np.random.Generator) -> Pool:
+    """Return captions, or names, as sounds of one clip each, which has a length and nothing else."""
     lengths = rng.integers(SAMPLE_RATE_HZ, 5 * SAMPLE_RATE_HZ, len(captions))
     silence = np.zeros(5 * SAMPLE_RATE_HZ, np.float32)
     clips = {row: ActiveClip(silence[:length]) for row, length in enumerate(lengths.tolist())}

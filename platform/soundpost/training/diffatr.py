@@ -4,15 +4,16 @@ Two phases, and a third that makes it fast. 1: the projection heads alone, contr
 directions. 2: a denoiser for each direction learns to generate the one-hot x_0 from noise
 (cross-entropy of 100 p), together with the contrastive loss. 3: a one-step predictor of each
 denoiser learns what 50 steps of DDIM come to from the same noise (Kullback-Leibler divergence).
-At the end temperature and weight are fitted to lists of the development set.
+At the end a gate learns which texts claim anything at all (`claim_gate`), and temperature and
+weight are fitted to lists of the development set.
 
 Every phase is seeded by step, and saved: a run that was stopped goes on where it was, to the same
 weights.
 
 [open] in the paper, chosen here: AdamW, rate 1e-3 with warm-up and cosine, heads at 0.3 and
 denoisers at twice the rate in phase 2, the map into the joint space at 0.1; 48 texts a batch, in
-families of what is easily taken for each other, with 16 more hard negatives by similarity. Losses "generation" and "contrastive" are ablations that
-spend the steps of both phases on the one loss.
+families of what is easily taken for each other, with 16 more hard negatives by similarity. Losses
+"generation" and "contrastive" are ablations that spend the steps of both phases on the one loss.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from soundpost.models.joint_reranker import JointReranker
 from soundpost.models.pretrained import quietly
 from soundpost.models.retrieval_set import RetrievalSet
 from soundpost.training.checkpoint import load_checkpoint, save_checkpoint
+from soundpost.training.claim_gate import ClaimTexts, fit_gate
 from soundpost.training.fit_reading import fit_reading
 from soundpost.training.retrieval_batches import Batch, BatchSampler
 
@@ -84,7 +86,8 @@ class DiffAtrOptions:
     "generation" or "contrastive". Steps of the three phases; batch: texts a step; extra_sounds:
     hard negatives a step beside the texts' own sounds; rate: the learning rate at its height.
     contrastive_weight: of the contrastive loss in phase 2. noise: the deviation, in each dimension,
-    of what is added to the vectors of sounds, so that no clip is known by heart. device: as torch names it.
+    of what is added to the vectors of sounds, so that no clip is known by heart. device: as torch
+    names it.
     """
 
     encoder: EncoderSpec
@@ -125,12 +128,17 @@ class Phase:
 
 
 def train_diffatr(
-    train: RetrievalSet, develop: RetrievalSet | None, options: DiffAtrOptions, out: Path
+    train: RetrievalSet,
+    develop: RetrievalSet | None,
+    options: DiffAtrOptions,
+    out: Path,
+    claims: ClaimTexts | None = None,
 ) -> TrainedReranker:
     """Train, or go on training, and save weights in half precision with their config in `out`.
 
-    Texts of `train` that are true of no sound still teach what words mean. Without `develop` the
-    temperature and the weight stay 1. Raises InvalidValueError for options and sets that cannot be.
+    Texts of `train` that are true of no sound still teach what words mean. `claims` teach the gate
+    which texts there is anything to judge about; without them it lets all through. Without `develop`
+    the temperature and the weight stay 1. Raises InvalidValueError for options and sets that cannot be.
     """
     _check(train, options)
     device = torch.device(options.device)
@@ -146,6 +154,8 @@ def train_diffatr(
             phase, model, sampler, options, seed, out / f"{number}-{phase.name}.safetensors"
         )
     nn.Module.to(model, "cpu")
+    if claims is not None:
+        fit_gate(model.heads.gate, claims, options.seed)
     if develop is not None:
         fit_reading(lambda: reranker_of(model), model.config, develop)
     save_model(model, out)

@@ -1,4 +1,4 @@
-"""Rankings that a second stage makes, and what they are worth: R@k, mAP@10, differences in pairs."""
+"""Rankings that a second stage makes, and what they are worth: R@k, mAP@10, and how it is read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from soundpost.evaluation.metrics import Estimate, bootstrap
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -73,15 +71,18 @@ class Judged:
     """What the first stage proposes of each query and the second makes of it.
 
     rows [Q, L], by descending similarity [Q, L]; probabilities [Q, L] together 1 in each row.
+    counts [Q]: how much of the weight they have for a query, 0 to 1.
     """
 
     rows: IntArray
     similarities: FloatArray
     probabilities: FloatArray
+    counts: FloatArray
 
     def ranked(self, relevant: Relevant, reading: Reading) -> Ranked:
         """Return the rankings by their final scores; ties keep the order of similarity."""
-        scores = self.similarities + np.float32(reading.weight) * self.tempered(reading.temperature)
+        weights = np.float32(reading.weight) * self.counts[:, None]
+        scores = self.similarities + weights * self.tempered(reading.temperature)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
         rows = np.take_along_axis(self.rows, best, axis=1)
         hits = np.stack([np.isin(row, wanted) for row, wanted in zip(rows, relevant, strict=True)])
@@ -105,13 +106,13 @@ def judge_all(similarities: FloatArray, length: int, judge: Judge) -> Judged:
     """Let a second stage judge the most similar `length` candidates of each query [Q, N]."""
     rows, best = propose(similarities, length)
     probabilities = [judge(query, rows[query], best[query]) for query in range(len(rows))]
-    return Judged(rows, best, np.stack(probabilities))
+    return Judged(rows, best, np.stack(probabilities), np.ones(len(rows), np.float32))
 
 
 def by_similarity(similarities: FloatArray) -> Judged:
     """Return what similarity alone makes of similarities [Q, N]."""
     rows, best = propose(similarities, max(DEPTH, 16))
-    return Judged(rows, best, np.zeros_like(best))
+    return Judged(rows, best, np.zeros_like(best), np.zeros(len(rows), np.float32))
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,3 @@ def _loss(case: Case, reading: Reading) -> float:
     by_recall = alone.recall(1).mean() - ranked.recall(1).mean()
     by_precision = alone.precision().mean() - ranked.precision().mean()
     return float(max(by_recall, by_precision))
-
-
-def difference(values: NDArray[np.float64], beside: NDArray[np.float64], case: Case) -> Estimate:
-    """Return the mean of values [Q] - beside [Q], of the same queries, and its interval."""
-    return bootstrap(values - beside, case.groups)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from soundpost.evaluation.ranking import Case, Judge, Judged, by_similarity, judge_all
 from soundpost.models.encoder import FloatArray
 from soundpost.models.reranker import Candidates, Reranker
 from soundpost.models.retrieval_set import RetrievalSet, TextSet
+from soundpost.training.ranking import Case, Judge, Judged, by_similarity, judge_all
 
 IntArray = NDArray[np.int64]
+
+_MOST_SOUNDS = 500
 
 
 class TwoWay(Reranker, Protocol):
@@ -32,30 +34,36 @@ class TwoWay(Reranker, Protocol):
         """Return [Q] probabilities that a text says the one sound."""
         ...
 
+    def claims_in(self, texts: TextSet) -> NDArray[np.bool_]:
+        """Say which texts [Q] claim what similarity cannot tell."""
+        ...
+
 
 @dataclass(frozen=True)
 class Task:
     """Texts that look for sounds, or sounds that look for texts.
 
-    `queries` are the rows of what looks: for texts at most `most` sounds, drawn from those that a text
-    is true of. `groups` says which queries are no independent evidence.
+    `queries` are the rows of what looks and has an answer: `most` of them, if there are more; by
+    default all texts, and 500 sounds. `groups` says which queries are no independent evidence.
     """
 
     name: str
     data: RetrievalSet
     to_texts: bool = False
     groups: IntArray | None = None
-    most: int = 500
+    most: int | None = None
 
     @property
     def queries(self) -> IntArray:
         """Return the rows of the texts, or of the sounds, that something is found for."""
-        if not self.to_texts:
-            return np.flatnonzero([len(rows) > 0 for rows in self.data.relevant])
-        named = np.unique(np.concatenate(self.data.relevant))
-        if len(named) <= self.most:
+        if self.to_texts:
+            named = np.unique(np.concatenate(self.data.relevant))
+        else:
+            named = np.flatnonzero([len(rows) > 0 for rows in self.data.relevant])
+        most = self.most or (_MOST_SOUNDS if self.to_texts else len(named))
+        if len(named) <= most:
             return named
-        chosen = np.random.default_rng(0).choice(named, self.most, replace=False)
+        chosen = np.random.default_rng(0).choice(named, most, replace=False)
         return np.sort(chosen)
 
     def relevant(self) -> list[IntArray]:
@@ -87,6 +95,14 @@ class Task:
 
         return to_texts if self.to_texts else to_sounds
 
+    def judged(self, reranker: TwoWay, length: int) -> Judged:
+        """Let a reranker judge the most similar `length` candidates, where there is something to."""
+        judged = judge_all(self.similarities(), length, self.judge(reranker))
+        claiming = reranker.claims_in(self.data.texts).astype(np.float32)
+        # Many texts beside one sound: as many as claim something, so much does the judgement count.
+        own = claiming[judged.rows].mean(axis=1) if self.to_texts else claiming[self.queries]
+        return replace(judged, counts=own)
+
     def alone(self) -> Case:
         """Return what similarity alone makes of it."""
         return Case(by_similarity(self.similarities()), self.relevant(), self.groups)
@@ -117,9 +133,9 @@ class Bench:
         path = self.kept / f"{name.replace(' ', '_')}.npz"
         if path.is_file():
             with np.load(path, allow_pickle=False) as found:
-                judged = Judged(found["rows"], found["similarities"], found["probabilities"])
+                judged = Judged(**found)
         else:
-            judged = judge_all(task.similarities(), length, task.judge(reranker))
+            judged = task.judged(reranker, length)
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path, **vars(judged))
         return Case(judged, task.relevant(), task.groups)
