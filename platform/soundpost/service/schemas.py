@@ -370,8 +370,8 @@ class Reranking(Answer):
     """What ordered the hits: a reranker, if `applied`, or similarity, and then why.
 
     candidates: how many of the first hits were judged; left_out: how many of those could not be,
-    because their vectors are damaged. reason: "off", "by-example", "nothing-to-order" or the code of
-    an error, such as "no-reranker" and "rerank-timeout".
+    because their vectors are damaged. reason: "off", "by-example", "nothing-to-order", "no-claim" or
+    the code of an error, such as "no-reranker" and "rerank-timeout".
     """
 
     applied: bool

@@ -192,11 +192,12 @@ def _print_reranking(reranking: Reranking, asked: bool) -> None:
         terminal.hint(f"{reranking.reranker} put {judged} in order{how}, {reranking.took_s:.3f} s.")
         if reranking.left_out:
             terminal.hint(f"It left out {reranking.left_out}: their vectors are damaged.")
-    elif reranking.reason not in _NO_NEWS and (asked or reranking.reason != "no-reranker"):
+    elif reranking.reason not in (_NO_NEWS if asked else _NO_NEWS_UNASKED):
         terminal.hint(f"In the order of similarity: [{reranking.reason}] {reranking.detail}.")
 
 
 _NO_NEWS = ("off", "by-example", "nothing-to-order")
+_NO_NEWS_UNASKED = (*_NO_NEWS, "no-reranker", "no-claim")
 
 
 def _print_hit(place: int, hit: Hit) -> None:
