@@ -68,6 +68,10 @@ class Workspace:
 
         return open_index(self.settings, self.store, self.model_id)
 
+    def forget_index(self) -> None:
+        """Let the next search open the index anew, with what was embedded since."""
+        vars(self).pop("index", None)
+
     @cached_property
     def model_id(self) -> int:
         """The id of the encoder's row, made if it is new."""

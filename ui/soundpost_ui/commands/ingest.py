@@ -129,6 +129,7 @@ def run_ingest(
         with store.session() as session:
             models.switch_if_complete(session, workspace.model_id)
         seal_if_due(workspace.settings, store, workspace.model_id)
+    workspace.forget_index()
     return summary
 
 
