@@ -283,6 +283,12 @@ RATES = st.sampled_from([1_000, 8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 9
 SHORT = st.integers(1, 5_000)
 
 
+@pytest.mark.parametrize("length", range(5 * 32, 7 * 32 + 1))
+def test_any_number_of_samples_past_the_last_frame_is_measured(length: int) -> None:
+    wave = np.random.default_rng(length).standard_normal(length).astype(np.float32)
+    assert all(math.isfinite(number) for number in numbers(measure(wave, 1_000)))
+
+
 @settings(max_examples=60)
 @given(rate_hz=st.one_of(RATES, st.integers(1_000, 384_000)), length=SHORT, seed=st.integers(0, 99))
 def test_any_rate_and_length_gives_finite_numbers(rate_hz: int, length: int, seed: int) -> None:

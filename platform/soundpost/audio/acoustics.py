@@ -436,8 +436,9 @@ def _onsets_per_s(wave: FloatArray, squares: FloatArray, sample_rate_hz: int) ->
     frame = max(round(_ONSET_FRAME_S * sample_rate_hz), _ONSET_FRAME_SAMPLES)
     if len(squares) < 5 * frame:
         return 0.0
-    slope = np.diff(wave)
-    rises = np.maximum(_rises_db(squares, frame), _rises_db(np.square(slope, out=slope), frame))
+    slope, count = np.diff(wave), len(squares) // frame
+    steep = _rises_db(np.square(slope, out=slope), frame, count)
+    rises = np.maximum(_rises_db(squares, frame, count), steep)
     sudden = rises >= _ONSET_RISE_DB
     fresh = sudden.copy()
     for lag in (1, 2, 3):
@@ -445,13 +446,12 @@ def _onsets_per_s(wave: FloatArray, squares: FloatArray, sample_rate_hz: int) ->
     return int(np.count_nonzero(fresh)) * sample_rate_hz / len(squares)
 
 
-def _rises_db(squares: FloatArray, frame: int) -> FloatArray:
-    """How far each frame's level stands above the louder of those two and three before it."""
+def _rises_db(squares: FloatArray, frame: int, count: int) -> FloatArray:
+    """How far each of `count` frames stands above the louder of those two and three before it."""
     # The derivative is one sample short: the last frame may be too, and counts as it is.
-    count = (len(squares) + 1) // frame
-    whole = len(squares) // frame
+    whole = min(count, len(squares) // frame)
     energy = np.zeros(count, dtype=np.float32)
-    energy[:whole] = _frame_sums(squares, frame)
+    energy[:whole] = _frame_sums(squares[: whole * frame], frame)
     energy[whole:] = squares[whole * frame :].sum() if count > whole else 0.0
     loudest = float(energy.max())
     if loudest <= 0.0:
