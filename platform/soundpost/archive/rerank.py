@@ -96,8 +96,8 @@ class Reranking:
     applied: whether a reranker ordered them. If it did: which one, how many of the first hits it
     judged, how many of those it had to leave out because their vectors are damaged, in how many
     steps, and the weight of its probability in the score. If not: reason is a stable code ("off",
-    "by-example", "nothing-to-order", "no-claim", or that of an error) and detail says it in words. took_s: what
-    it cost, also where nothing came of it.
+    "by-example", "nothing-to-order", "no-claim", or that of an error) and detail says it in words.
+    took_s: what it cost, also where nothing came of it.
     """
 
     applied: bool = False

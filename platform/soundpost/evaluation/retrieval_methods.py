@@ -44,7 +44,7 @@ RECIPES = (DIFFATR, PLAIN, GENERATION, CONTRASTIVE, *ON_ONE.values())
 class Effort:
     """How long everything is trained: steps of the three phases, texts a step, the rate.
 
-    Families hold the hard sounds already, and 17,000 scenes are too many to be known by heart.
+    Families hold the hard sounds already, and 18,000 scenes are too many to be known by heart.
     """
 
     contrastive_steps: int = 900
