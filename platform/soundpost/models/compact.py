@@ -109,8 +109,12 @@ class AudioOutput:
 
     def tag_probabilities(self) -> Tensor:
         """Return [B, C]: how surely a class is heard somewhere in the window (best patch)."""
+        return self.patch_probabilities().amax(dim=1)
+
+    def patch_probabilities(self) -> Tensor:
+        """Return [B, P, C]: how surely a class is heard in each patch, none past the end."""
         logits = self.patch_logits.masked_fill(~self.patch_mask[..., None], -30.0)
-        return torch.sigmoid(logits.amax(dim=1))
+        return torch.sigmoid(logits)
 
 
 class SeparableConv(nn.Module):
@@ -395,6 +399,8 @@ class CompactEncoder:
             frames=_to_numpy(output.frames),
             frame_hop_s=output.token_hop_s,
             tags=_to_numpy(output.tag_probabilities()),
+            tag_frames=_to_numpy(output.patch_probabilities()),
+            tag_hop_s=PATCH_HOP_TOKENS * output.token_hop_s,
         )
 
     def listen(self, waves: FloatArray, lengths: NDArray[np.int64] | None = None) -> AudioOutput:

@@ -40,12 +40,16 @@ class AudioEncoding:
 
     embedding: [B, D] unit norm. frames: [B, T, D] unit norm, in the same space, `frame_hop_s`
     apart from the window's start. tags: [B, C] probabilities, C = len(spec.tag_labels), or None.
+    tag_frames: [B, P, C] the same in each of P stretches, `tag_hop_s` from one to the next, where
+    the encoder looks so closely; zero past a row's length.
     """
 
     embedding: FloatArray
     frames: FloatArray
     frame_hop_s: float
     tags: FloatArray | None
+    tag_frames: FloatArray | None = None
+    tag_hop_s: float = 0.0
 
 
 @dataclass(frozen=True)

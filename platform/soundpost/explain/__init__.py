@@ -1,0 +1,1 @@
+"""What differs between two recordings, in words that are checked against them."""
