@@ -13,6 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from soundpost.explain.sound_words import CONFUSABLE
 from soundpost.training.data import SAMPLE_RATE_HZ, Clip
 
 FloatArray = NDArray[np.float32]
@@ -25,20 +26,6 @@ ALIKE_DB = 2.0
 
 # Two datasets' names for one sound.
 SAME_NAME = {"dog_bark": "dog", "engine_idling": "engine"}
-# In one scene nobody could say which of these is which.
-CONFUSABLE: tuple[frozenset[str], ...] = (
-    frozenset({"rooster", "hen"}),
-    frozenset({"rain", "thunderstorm"}),
-    frozenset({"rain", "water_drops", "pouring_water"}),
-    frozenset({"wind", "sea_waves"}),
-    frozenset({"crickets", "insects"}),
-    frozenset({"laughing", "children_playing"}),
-    frozenset({"drilling", "jackhammer", "chainsaw"}),
-    frozenset({"engine", "helicopter", "airplane", "air_conditioner", "washing_machine"}),
-    frozenset({"vacuum_cleaner", "air_conditioner", "washing_machine"}),
-    frozenset({"gun_shot", "fireworks"}),
-    frozenset({"mouse_click", "keyboard_typing", "clock_tick"}),
-)
 
 
 class Layout(StrEnum):

@@ -6,68 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soundpost.training.wordings import WORDINGS
+from soundpost.explain.sound_words import SOUND_PHRASES, WORDINGS
 
-# The thing and the doing. Both fit wherever a question names a sound; the thing also takes an
-# adjective before it.
-SOUND_PHRASES: dict[str, tuple[str, str]] = {
-    "dog": ("dog", "a dog barking"),
-    "rooster": ("rooster", "a rooster crowing"),
-    "pig": ("pig", "a pig grunting"),
-    "cow": ("cow", "a cow mooing"),
-    "frog": ("frog", "a frog croaking"),
-    "cat": ("cat", "a cat meowing"),
-    "hen": ("hen", "a hen clucking"),
-    "insects": ("buzzing insect", "insects buzzing"),
-    "sheep": ("sheep", "a sheep bleating"),
-    "crow": ("crow", "a crow cawing"),
-    "rain": ("rain", "rain falling"),
-    "sea_waves": ("sea waves", "waves crashing"),
-    "crackling_fire": ("fire", "a fire crackling"),
-    "crickets": ("crickets", "crickets chirping"),
-    "chirping_birds": ("birdsong", "birds singing"),
-    "water_drops": ("water drops", "water dripping"),
-    "wind": ("wind", "wind blowing"),
-    "pouring_water": ("pouring water", "water being poured"),
-    "toilet_flush": ("toilet flush", "a toilet flushing"),
-    "thunderstorm": ("thunder", "thunder rumbling"),
-    "crying_baby": ("baby", "a baby crying"),
-    "sneezing": ("sneeze", "someone sneezing"),
-    "clapping": ("clapping", "people clapping"),
-    "breathing": ("breathing", "someone breathing"),
-    "coughing": ("cough", "someone coughing"),
-    "footsteps": ("footsteps", "someone walking"),
-    "laughing": ("laughter", "people laughing"),
-    "brushing_teeth": ("tooth brushing", "someone brushing their teeth"),
-    "snoring": ("snoring", "someone snoring"),
-    "drinking_sipping": ("sipping", "someone sipping a drink"),
-    "door_wood_knock": ("knock on the door", "someone knocking on a door"),
-    "mouse_click": ("mouse click", "a computer mouse clicking"),
-    "keyboard_typing": ("keyboard", "someone typing on a keyboard"),
-    "door_wood_creaks": ("door", "a door creaking"),
-    "can_opening": ("drink can", "a can being opened"),
-    "washing_machine": ("washing machine", "a washing machine running"),
-    "vacuum_cleaner": ("vacuum cleaner", "a vacuum cleaner running"),
-    "clock_alarm": ("alarm clock", "an alarm clock ringing"),
-    "clock_tick": ("clock", "a clock ticking"),
-    "glass_breaking": ("breaking glass", "glass breaking"),
-    "helicopter": ("helicopter", "a helicopter flying"),
-    "chainsaw": ("chainsaw", "a chainsaw running"),
-    "siren": ("siren", "a siren wailing"),
-    "car_horn": ("car horn", "a car honking"),
-    "engine": ("engine", "an engine running"),
-    "train": ("train", "a train passing"),
-    "church_bells": ("church bells", "church bells ringing"),
-    "airplane": ("airplane", "an airplane flying"),
-    "fireworks": ("fireworks", "fireworks exploding"),
-    "hand_saw": ("hand saw", "someone sawing wood"),
-    "air_conditioner": ("air conditioner", "an air conditioner humming"),
-    "children_playing": ("playing children", "children playing"),
-    "drilling": ("drill", "someone drilling"),
-    "gun_shot": ("gun shot", "a gun being fired"),
-    "jackhammer": ("jackhammer", "a jackhammer breaking concrete"),
-    "street_music": ("street music", "musicians playing in the street"),
-}
+__all__ = ["SOUND_PHRASES", "Phrase", "draw_phrase", "with_article"]
 
 # Things that take no article.
 _WITHOUT_ARTICLE = frozenset(
