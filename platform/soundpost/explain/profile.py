@@ -45,6 +45,7 @@ _DECAY_START_DB: Final = 3.0
 _DECAY_RANGE_DB: Final = 10.0
 _DECAY_LONGEST_S: Final = 1.5
 _PULSE_LAGS_S: Final = (0.1, 2.0)
+_LEAST_PULSE: Final = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +118,9 @@ def pulse(levels_dbfs: FloatArray) -> tuple[float, float]:
     likeness = likeness / overlap * len(shape) / max(float(likeness[0]), 1e-9)
     middle = likeness[first : last + 1]
     peaks = (middle > likeness[first - 1 : last]) & (middle >= likeness[first + 1 : last + 2])
-    if not peaks.any():
+    strongest = float(middle[peaks].max(initial=0.0))
+    if strongest < _LEAST_PULSE:
         return 0.0, 0.0
-    strongest = float(middle[peaks].max())
     # A period's multiples are as strong as itself: the shortest of the strong ones is it.
     lag = first + int(np.flatnonzero(peaks & (middle >= 0.85 * strongest))[0])
     return 1.0 / (lag * HOP_S), float(np.clip(likeness[lag], 0.0, 1.0))
