@@ -25,9 +25,9 @@ _OFFSET = 0.008
 _LARGEST_BETA = 0.999
 _WORD = 1 << 64
 
-# Says what x_0 [..., N] is, from x_k [..., N] and the step k.
+# Says what x_0 [...] is, from x_k [...] and the step k.
 Predict = Callable[[Tensor, int], Tensor]
-# Gives standard normal noise [..., N]; draw 0 is where a sampler starts, draw k + 1 belongs to step k.
+# Gives standard normal noise [...]; draw 0 is where a sampler starts, draw k + 1 belongs to step k.
 Noise = Callable[[int], Tensor]
 
 
@@ -41,9 +41,18 @@ class NoiseSchedule:
         return len(self.abar)
 
     def add_noise(self, x_0: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
-        """Return x_k [B, N] = sqrt(abar_k) x_0 + sqrt(1 - abar_k) noise for steps k [B]."""
-        abar = torch.tensor(self.abar, dtype=x_0.dtype, device=x_0.device)[steps][:, None]
+        """Return x_k [B, ...] = sqrt(abar_k) x_0 + sqrt(1 - abar_k) noise for steps k [B]."""
+        abar = torch.tensor(self.abar, dtype=x_0.dtype, device=x_0.device)[steps]
+        abar = abar.reshape(-1, *(1 for _ in x_0.shape[1:]))
         return abar.sqrt() * x_0 + (1 - abar).sqrt() * noise
+
+    def noisier(self, scale: float) -> NoiseSchedule:
+        """Return the schedule that treats x_0 as if it were scaled down to `scale` (arXiv 2301.10972).
+
+        abar / (1 - abar) is multiplied by scale^2 at each step; 1 changes nothing.
+        """
+        kept = [scale**2 * abar / (scale**2 * abar + 1 - abar) for abar in self.abar]
+        return NoiseSchedule(tuple(kept))
 
     def spread(self, count: int) -> tuple[int, ...]:
         """Return `count` steps from the last to 0, evenly spread; one step is the last.
@@ -68,18 +77,24 @@ def cosine_schedule(steps: int = 50) -> NoiseSchedule:
 
 @dataclass(frozen=True)
 class DdimSampler:
-    """DDIM over any number of a schedule's steps. eta 0 adds no noise on the way, 1 as much as DDPM."""
+    """DDIM over any number of a schedule's steps. eta 0 adds no noise on the way, 1 as much as DDPM.
+
+    clamp: every prediction of x_0 is cut to [-clamp, clamp]; None leaves it.
+    """
 
     schedule: NoiseSchedule
     steps: int
     eta: float = 0.0
+    clamp: float | None = 1.0
 
     def sample(self, predict: Predict, noise: Noise) -> Tensor:
-        """Denoise from pure noise to x_0; every prediction is clamped to [-1, 1]."""
+        """Denoise from pure noise to x_0 of any shape."""
         chosen = self.schedule.spread(self.steps)
         x = noise(0)
         for step, after in zip(chosen, [*chosen[1:], None], strict=True):
-            x_0 = predict(x, step).clamp(-1.0, 1.0)
+            x_0 = predict(x, step)
+            if self.clamp is not None:
+                x_0 = x_0.clamp(-self.clamp, self.clamp)
             if after is None:
                 return x_0
             x = self._towards(x, x_0, step, after, noise)
