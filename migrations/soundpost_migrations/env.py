@@ -7,6 +7,7 @@ from sqlalchemy import Connection, NullPool, text
 
 from soundpost.config import load_settings
 from soundpost.store import (  # Their tables belong to the metadata.
+    explain_tables,
     notification_tables,  # noqa: F401  # For its tables alone.
     watch_tables,  # noqa: F401  # For its tables alone.
 )
@@ -28,6 +29,7 @@ def run() -> None:
             target_metadata=Table.metadata,
             # SQLite cannot alter a column: tables are copied.
             render_as_batch=connection.dialect.name == "sqlite",
+            include_name=lambda name, kind, parents: explain_tables.is_mapped(name),
         )
         with context.begin_transaction():
             context.run_migrations()

@@ -413,6 +413,13 @@ class IncidentStateError(IncidentError):
     remedy = "Only open incidents are acknowledged, only closed ones are reopened."
 
 
+class UnknownFindingError(IncidentError):
+    """No finding has this id."""
+
+    code = "unknown-finding"
+    remedy = "See the findings of an incident with: soundpost incidents show N"
+
+
 class UnknownSilenceError(IncidentError):
     """There is no such silence."""
 

@@ -29,7 +29,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from soundpost.errors import SchemaError, SoundpostError, StoreError
 
 # The newest migration; revisions are numbered so that older and newer can be told apart.
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 
 BUSY_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10
