@@ -10,6 +10,8 @@ from typing import Any
 from soundpost.errors import InvalidValueError
 
 BANDS = ("low", "middle", "high")
+# The one measured difference that is a ratio, audio 2 over audio 1.
+CENTROID_RATIO = "centroid_ratio"
 KINDS_OF_PAIR = ("edited", "different", "motor", "synthetic", "identical")
 
 
@@ -126,7 +128,7 @@ class PairRecord:
             heard_2=self.heard_1,
             duration_1_s=self.duration_2_s,
             duration_2_s=self.duration_1_s,
-            rendered={name: -value + 0.0 for name, value in self.rendered.items()},
+            rendered={name: _undone(name, value) for name, value in self.rendered.items()},
             places=self.places[::-1],
         )
 
@@ -158,6 +160,10 @@ class PairRecord:
             )
         except KeyError as error:
             raise InvalidValueError(error.args[0], "missing from a pair's record") from error
+
+
+def _undone(name: str, value: float) -> float:
+    return 1.0 / value if name == CENTROID_RATIO else -value + 0.0
 
 
 def edits_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Edit, ...]:
