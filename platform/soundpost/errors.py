@@ -311,6 +311,13 @@ class DataMissingError(SoundpostError):
     remedy = "Set SOUNDPOST_DATA to the folder that holds audio.csv."
 
 
+class PairsMissingError(SoundpostError):
+    """There is no finished set of pairs."""
+
+    code = "pairs-missing"
+    remedy = "Make it, or let it finish, with python -m soundpost.training.pair_store."
+
+
 # --- ways in ----------------------------------------------------------------------------------
 
 

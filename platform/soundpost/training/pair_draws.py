@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from soundpost.explain.lexicon import EVENTS as WORDED
+from soundpost.explain.lexicon import event_of_kind
 from soundpost.training.data import SAMPLE_RATE_HZ
 from soundpost.training.pair_edits import NOISE_COLOURS, block_powers, first_burst, rms
 from soundpost.training.pair_records import BANDS, Edit, EditKind
 from soundpost.training.pair_scenes import (
     MADE_KINDS,
-    SCENE_KEYS,
     AddedNoise,
     PairScene,
     Part,
@@ -251,8 +252,13 @@ def _made_part(
     resolved = MADE_KINDS[kind].resolve({}, rng)
     params = tuple(sorted((name, float(f"{value:.4g}")) for name, value in resolved.items()))
     source = Source(kind=kind, seed=int(rng.integers(2**31)), params=params)
-    what = SCENE_KEYS.get(kind, kind)
+    what = event_of_kind(kind)
     return Part(what, source, start_s, lasts_s, level_db, throughout=throughout)
+
+
+def _named(kinds: Sequence[str]) -> dict[str, str]:
+    """Kinds by the key of their sound; what nobody has words for is left out."""
+    return {event_of_kind(kind): kind for kind in kinds if event_of_kind(kind) in WORDED}
 
 
 def _with_made(
@@ -260,17 +266,11 @@ def _with_made(
 ) -> PairScene | None:
     """Add a synthetic sound that goes on, or an event; None where no other could be told apart."""
     lasting = rng.random() < 0.5
-    kinds = [
-        kind
-        for kind in (LASTING if lasting else EVENTS)
-        if not any(
-            alike(SCENE_KEYS.get(kind, kind), other)
-            for other in [*(part.what for part in scene.parts), *avoid]
-        )
-    ]
-    if not kinds:
+    named = _named(LASTING if lasting else EVENTS)
+    what = _new_sound(sorted(named), scene, rng, avoid)
+    if what is None:
         return None
-    kind = str(rng.choice(kinds))
+    kind = named[what]
     level_db = round(float(rng.uniform(-8.0, 2.0)), 1)
     lasts_s = scene.duration_s if lasting else round(float(rng.uniform(1.2, 3.0)), 2)
     part = _made_part(kind, 0.0, lasts_s, level_db, rng, lasting)
@@ -310,7 +310,7 @@ def replace_event(stage: Stage, scene: PairScene, rng: Rng) -> Drawn | None:
     empty = replace(scene, parts=without)
     if part.source.clip is None:
         kinds = MACHINES + LASTING if part.throughout else EVENTS
-        named = {SCENE_KEYS.get(kind, kind): kind for kind in kinds}
+        named = _named(kinds)
         what = _new_sound(sorted(named), empty, rng, avoid)
         if what is None:
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from soundpost.audio.changes import TONE
 from soundpost.audio.scenes import KINDS, SoundKind, synthesise
 from soundpost.errors import InvalidValueError
+from soundpost.explain import lexicon
 from soundpost.training.composed import ActiveClip, Pool, active, confusable, sound_of
 from soundpost.training.data import SAMPLE_RATE_HZ, Clip, is_held_out, load_clips, load_waves
 from soundpost.training.pair_edits import (
@@ -50,36 +52,13 @@ HEARD_SHARE, HEARD_SHARE_BACKGROUND = 0.6, 0.25
 _ACTIVE_RANGE_DB = 20.0
 _KEPT_CLIPS = 64
 
-# Synthetic kinds that are the sound of a label.
-SCENE_KEYS = {
-    "alarm": "clock_alarm",
-    "bell": "church_bells",
-    "bird": "chirping_birds",
-    "clock": "clock_tick",
-    "cricket": "crickets",
-    "glass": "glass_breaking",
-    "knock": "door_wood_knock",
-    "thunder": "thunderstorm",
-    "babble": "speech",
-}
 MADE_KINDS: Mapping[str, SoundKind] = {**KINDS, TONE.name: TONE}
-# What nobody could tell apart among the synthetic kinds and the labels.
-_ALIKE: tuple[frozenset[str], ...] = (
-    frozenset({"fan", "hiss", "air_conditioner", "vacuum_cleaner", "wind", "rain", "stream"}),
-    frozenset({"fan", "motor", "engine", "traffic", "washing_machine", "helicopter", "airplane"}),
-    frozenset({"stream", "rain", "pouring_water", "sea_waves", "water_drops"}),
-    frozenset({"traffic", "train", "engine", "wind", "sea_waves"}),
-    frozenset({"pump", "washing_machine", "engine"}),
-    frozenset({"bearing", "door_wood_knock", "footsteps", "clock_tick", "jackhammer"}),
-    frozenset({"tone", "clock_alarm", "siren"}),
-    frozenset({"speech", "children_playing", "laughing"}),
-    frozenset({"motor", "drone", "vacuum_cleaner", "drilling", "chainsaw", "insects"}),
-)
 
 
+@cache
 def alike(first: str, second: str) -> bool:
     """Say whether nobody could tell two sounds apart in one scene."""
-    return confusable(first, second) or any(first in g and second in g for g in _ALIKE)
+    return confusable(first, second) or lexicon.alike(first, second)
 
 
 @dataclass(frozen=True)
