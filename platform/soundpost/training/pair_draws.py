@@ -492,13 +492,15 @@ def reverberate(stage: Stage, scene: PairScene, rng: Rng) -> Drawn | None:
 
 def add_noise(stage: Stage, scene: PairScene, rng: Rng) -> Drawn | None:
     """Add noise that is heard where the recording is quiet."""
-    snr_db = round(float(rng.uniform(*SNR_DB)), 1)
-    colour = str(rng.choice(list(NOISE_COLOURS)))
-    made = replace(scene, noise=AddedNoise(colour, snr_db, int(rng.integers(2**31))))
-    before, after = (np.quantile(block_powers(stage.render(s)), 0.1) for s in (scene, made))
-    if after < before * 10.0 ** (NOISE_RISE_DB / 10.0):
-        return None
-    return Drawn(made, (Edit(EditKind.NOISE_MORE, amount=snr_db, unit="dB SNR"),))
+    before = np.quantile(block_powers(stage.render(scene)), 0.1)
+    for highest_db in (SNR_DB[1], sum(SNR_DB) / 2.0):
+        snr_db = round(float(rng.uniform(SNR_DB[0], highest_db)), 1)
+        colour = str(rng.choice(list(NOISE_COLOURS)))
+        made = replace(scene, noise=AddedNoise(colour, snr_db, int(rng.integers(2**31))))
+        after = np.quantile(block_powers(stage.render(made)), 0.1)
+        if after >= before * 10.0 ** (NOISE_RISE_DB / 10.0):
+            return Drawn(made, (Edit(EditKind.NOISE_MORE, amount=snr_db, unit="dB SNR"),))
+    return None
 
 
 # --- the motor ----------------------------------------------------------------------------------

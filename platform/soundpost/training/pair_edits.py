@@ -6,6 +6,7 @@ Waves are mono float32 [N] at 16 kHz. Nothing here changes a level without sayin
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -18,6 +19,7 @@ from soundpost.audio.windows import resample
 from soundpost.training.data import SAMPLE_RATE_HZ
 
 FloatArray = NDArray[np.float32]
+ComplexArray = NDArray[np.complexfloating[Any, Any]]
 
 # Edges of the bands that listeners are told of, and the octaves over which a filter passes them.
 BAND_EDGES_HZ = {"low": (0.0, 300.0), "middle": (300.0, 2_000.0), "high": (2_000.0, 8_000.0)}
@@ -34,7 +36,8 @@ _JOIN_S = 0.05
 def stretched(wave: FloatArray, factor: float) -> FloatArray:
     """Make a wave [N] `factor` times as long [round(N * factor)] at the same pitch.
 
-    A phase vocoder: each frame advances by what the phase advanced over one hop just before it.
+    A phase vocoder: each frame advances by what the phase advanced over one hop just before it,
+    at the peaks of its spectrum; the bins around a peak keep their phases to it.
     """
     length = round(len(wave) * factor)
     if length == len(wave) or not len(wave):
@@ -47,11 +50,31 @@ def stretched(wave: FloatArray, factor: float) -> FloatArray:
     window = _window()
     here = np.fft.rfft(frames[np.minimum(places + _FRAME // 2, last)] * window)
     before = np.fft.rfft(frames[np.clip(places + _FRAME // 2 - _HOP, 0, last)] * window)
-    turns = np.angle(here) - np.angle(before)
-    turns[0] = np.angle(here[0])
-    phases = np.cumsum(turns, axis=0, dtype=np.float64).astype(np.float32)
-    made = np.fft.irfft(np.abs(here) * np.exp(1j * phases), _FRAME).astype(np.float32) * window
-    return _overlapped(made)[_FRAME // 2 : _FRAME // 2 + length]
+    made = np.fft.irfft(here * np.exp(1j * _turns(here, before)), _FRAME).astype(np.float32)
+    return _overlapped(made * window)[_FRAME // 2 : _FRAME // 2 + length]
+
+
+def _turns(here: ComplexArray, before: ComplexArray) -> FloatArray:
+    """By how much each bin of each frame [K, B] is turned, so that peaks go on from frame to frame."""
+    advance = np.zeros(here.shape, np.float32)
+    advance[1:] = np.angle(here[:-1]) - np.angle(before[1:])
+    owners = _nearest_peaks(np.abs(here))
+    turns = np.zeros_like(advance)
+    for frame in range(1, len(here)):
+        turns[frame] = (turns[frame - 1] + advance[frame])[owners[frame]] % (2.0 * np.pi)
+    return turns
+
+
+def _nearest_peaks(sizes: FloatArray) -> NDArray[np.int64]:
+    """The nearest peak of the spectrum to each bin of each frame [K, B]."""
+    bins = np.arange(sizes.shape[1])
+    peaks = np.zeros(sizes.shape, bool)
+    peaks[:, 1:-1] = (sizes[:, 1:-1] >= sizes[:, :-2]) & (sizes[:, 1:-1] > sizes[:, 2:])
+    left = np.maximum.accumulate(np.where(peaks, bins, -len(bins)), axis=1)
+    right = np.minimum.accumulate(np.where(peaks, bins, 2 * len(bins))[:, ::-1], axis=1)[:, ::-1]
+    nearest = np.where(bins - left <= right - bins, left, right)
+    # A frame without a peak is left as it is.
+    return np.where((nearest >= 0) & (nearest < len(bins)), nearest, bins)
 
 
 @lru_cache(maxsize=1)
@@ -111,8 +134,8 @@ def reverberant(wave: FloatArray, response: FloatArray) -> FloatArray:
     """Convolve a wave [N] with a room's response [M], cut to N; the RMS level stays as it was."""
     length = fast_length(len(wave) + len(response))
     made = np.fft.irfft(np.fft.rfft(wave, length) * np.fft.rfft(response, length), length)
-    made = made[: len(wave)].astype(np.float32)
-    return made * np.float32(rms(wave) / max(rms(made), 1e-12))
+    wet: FloatArray = made[: len(wave)].astype(np.float32)
+    return wet * np.float32(rms(wave) / max(rms(wet), 1e-12))
 
 
 def coloured_noise(colour: str, samples: int, rng: np.random.Generator) -> FloatArray:
@@ -137,7 +160,8 @@ def block_powers(wave: FloatArray) -> NDArray[np.float64]:
     """Return the mean square of each 50 ms of a wave [N]; what is left at the end is left out."""
     block = round(BLOCK_S * SAMPLE_RATE_HZ)
     whole = wave[: len(wave) // block * block].reshape(-1, block)
-    return np.einsum("ij,ij->i", whole, whole, dtype=np.float64) / block
+    powers: NDArray[np.float64] = np.einsum("ij,ij->i", whole, whole, dtype=np.float64)
+    return powers / block
 
 
 def lasting(wave: FloatArray, samples: int) -> FloatArray:

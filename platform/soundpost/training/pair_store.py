@@ -172,7 +172,7 @@ def _pair(row: dict[str, Any], recordings: Sequence[_Recording]) -> Pair:
         duration_1_s=first.duration_s,
         duration_2_s=second.duration_s,
         rendered=row["rendered"],
-        origins=tuple(dict.fromkeys(first.origins + second.origins)),
+        origins=tuple(sorted({*first.origins, *second.origins})),
         seed=first.seed,
         kind=row["kind"],
         places=(first.place, second.place),
