@@ -54,6 +54,23 @@ class Settings(BaseSettings):
         default=0.1, gt=0, description="Reranking that takes longer is left out of the answer."
     )
 
+    explainer: str = Field(
+        default="auto",
+        description="'auto' (the shipped one), 'off' (measurements alone), or a folder.",
+    )
+    explain_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long the service works on one explanation or caption."
+    )
+    captions: Literal["off", "on"] = Field(
+        default="off", description="Whether recordings are put in words once they are embedded."
+    )
+    captioner: str = Field(
+        default="auto", description="'auto' (the shipped one), 'off', or a folder."
+    )
+    captions_a_window: int = Field(
+        default=3, ge=1, le=20, description="Wordings that are kept of each window."
+    )
+
     broker_url: str = Field(
         default="", description="Celery broker, such as redis://host/0; empty: a folder in home."
     )

@@ -18,10 +18,11 @@ from sqlalchemy.orm import Session
 from soundpost.audio.recording import Remark
 from soundpost.config import Settings
 from soundpost.errors import DiskFullError, SoundpostError
-from soundpost.store import baselines, jobs, rules, windows
+from soundpost.store import baselines, explanations, jobs, rules, windows
 from soundpost.store.jobs import BACKFILL, LIVE, NewJob, ToSend
 from soundpost.store.session import after_commit
 from soundpost.store.tables import Job, Recording, utc_now
+from soundpost.store.watch_tables import Incident
 
 __all__ = ["BACKFILL", "LIVE", "JobQueue", "NoSender", "Sender"]
 
@@ -34,6 +35,8 @@ COMPOSE_TASK = "soundpost.compose"
 REEMBED = "reembed"
 # Of the queue of watching: what is normal has to be worked out before anything is compared with it.
 BASELINE = "baseline"
+# Of the queue of explaining: both put what was heard into words, and neither is in a hurry.
+CAPTION = "caption"
 TICK_TASK = "soundpost.tick"
 
 # Many recordings end within such a time, and one look is enough for all of them.
@@ -57,6 +60,16 @@ def embed_key(recording_id: int) -> str:
 def watch_key(recording_id: int) -> str:
     """The key of the jobs that watch a recording."""
     return f"{WATCH}:{recording_id}"
+
+
+def explain_key(finding_id: int) -> str:
+    """The key of the jobs that explain a finding."""
+    return f"{EXPLAIN}:{finding_id}"
+
+
+def caption_key(recording_id: int) -> str:
+    """The key of the jobs that put a recording into words."""
+    return f"{CAPTION}:{recording_id}"
 
 
 def notify_key(notification_id: int) -> str:
@@ -89,17 +102,24 @@ class JobQueue:
         *,
         folder: Path | None = None,
         reserve_bytes: int = 0,
+        captions: bool = False,
     ) -> None:
         self._sender = sender
+        self._captions = captions
         self._limit = limit
         self._folder = folder
         self._reserve_bytes = reserve_bytes
 
     @classmethod
     def of(cls, settings: Settings, sender: Sender) -> JobQueue:
-        """Make the queue of these settings: its limit, and the space that it leaves."""
-        limit, reserve_bytes = settings.queue_limit, settings.disk_reserve_bytes
-        return cls(sender, limit, folder=settings.home, reserve_bytes=reserve_bytes)
+        """Make the queue of these settings: its limit, the space it leaves, whether it captions."""
+        return cls(
+            sender,
+            settings.queue_limit,
+            folder=settings.home,
+            reserve_bytes=settings.disk_reserve_bytes,
+            captions=settings.captions == "on",
+        )
 
     def add(self, session: Session, new: NewJob) -> Job:
         """Add a job unless the same work is unfinished already.
@@ -198,6 +218,39 @@ class JobQueue:
         if jobs.latest(session, watch_key(recording_id)) is not None:
             return None
         return self.watch_if_watched(session, recording_id, recording.source_id)
+
+    def explain_incident(self, session: Session, incident_id: int) -> list[Job]:
+        """Ask for the findings of an incident to be explained that nobody was asked about yet.
+
+        A finding without a reference has nothing that it could differ from.
+        """
+        source_id = session.get_one(Incident, incident_id).source_id
+        waiting = [
+            finding.id
+            for finding in explanations.unexplained(session, incident_id)
+            if jobs.latest(session, explain_key(finding.id)) is None
+        ]
+        return [self.explain(session, finding_id, source_id) for finding_id in waiting]
+
+    def explain(self, session: Session, finding_id: int, source_id: int) -> Job:
+        """Ask for a finding to be explained."""
+        payload = {"finding": finding_id}
+        new = NewJob(EXPLAIN, explain_key(finding_id), EXPLAIN, payload, source_id)
+        # It was found already: a full queue is no reason not to say what it is.
+        return self._add(session, new)
+
+    def caption_embedded(self, session: Session, recording_id: int) -> Job | None:
+        """Ask for a recording to be put into words once it is embedded, if the settings say so."""
+        recording = session.get(Recording, recording_id)
+        if not self._captions or recording is None:
+            return None
+        return self.caption(session, recording_id, recording.source_id)
+
+    def caption(self, session: Session, recording_id: int, source_id: int) -> Job:
+        """Ask for what an embedded recording sounds like, in words; behind explanations."""
+        payload = {"recording": recording_id}
+        new = NewJob(CAPTION, caption_key(recording_id), EXPLAIN, payload, source_id, BACKFILL)
+        return self._add(session, new)
 
     def prepare_baseline(self, session: Session, baseline_id: int, *, then: str = "") -> Job:
         """Ask for a baseline to be prepared; `then` "activate" makes it the one that is used."""

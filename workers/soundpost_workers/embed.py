@@ -205,6 +205,7 @@ def _settle(tools: Tools, batch: _Batch, session: Session, end: PreparedEnd) -> 
     if end.windows:
         jobs.complete(session, leased)
         tools.queue.watch_embedded(session, end.recording_id)
+        tools.queue.caption_embedded(session, end.recording_id)
     else:
         jobs.fail(session, leased, end.fault or NoSamplesError(end.path), final=True)
     batch.held.pop(end.recording_id, None)

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 from soundpost.config import Settings
 from soundpost.jobs import JobQueue
-from soundpost.store import jobs, notifications
+from soundpost.store import explanations, jobs, notifications
 from soundpost.store.session import Store
 from soundpost.store.tables import utc_now
 
-# Finished jobs and notifications are kept for people to look at.
+# Finished jobs and notifications are kept for people to look at, explanations to be given again.
 KEPT = timedelta(days=30)
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def reconcile(
         due = jobs.take_unsent(session, settings.resend_s, now=moment)
         removed = jobs.remove_finished(session, moment - KEPT)
         notifications.remove_settled(session, moment - KEPT)
+        explanations.remove_old(session, moment - KEPT)
     # After the commit: a worker that is quick must find the rows as they are now.
     for message in due:
         queue.send(message)

@@ -152,6 +152,7 @@ class _Run:
 def _have_watched(queue: JobQueue, session: Session, end: PreparedEnd) -> None:
     if end.windows:
         queue.watch_embedded(session, end.recording_id)
+        queue.caption_embedded(session, end.recording_id)
 
 
 def _ignore(_: Progress) -> None:

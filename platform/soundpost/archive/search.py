@@ -2,8 +2,8 @@
 
 A hit is a stretch of one recording, found by its windows, located to the second by the frames
 that are kept of them, and judged by a relevance between 0 and 1. What is not relevant enough is
-no hit: no result is better than a wrong one. A second stage may put the hits of a text in another
-order; see `rerank`.
+no hit: no result is better than a wrong one. Where recordings have captions, their words are asked
+too; see `caption_search`. A second stage may put the hits of a text in another order; see `rerank`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
+from soundpost.archive.caption_search import (
+    BY_SOUND,
+    BY_WORDS,
+    NO_WORDS,
+    Words,
+    cosines_of,
+    find_words,
+    fuse,
+)
 from soundpost.archive.frames import locate
 from soundpost.archive.index import SearchIndex
 from soundpost.archive.rerank import (
@@ -44,7 +53,8 @@ from soundpost.errors import (
     UnknownWindowError,
 )
 from soundpost.models.encoder import AudioTextEncoder
-from soundpost.store import embeddings, models, recordings, sources
+from soundpost.store import captions, embeddings, models, recordings, sources
+from soundpost.store.caption_search import Filters
 from soundpost.store.embeddings import EmbeddingDetail, IdArray, Span
 from soundpost.store.session import Store
 
@@ -102,7 +112,8 @@ class Hit:
     joint_probability: how likely it is the one that is meant, among all that were judged together,
     None if it was not. score: what reranked hits are ordered by, similarity + weight *
     joint_probability; others come after them, by similarity. at: the wall clock at peak_s in the
-    source's zone, None if the recording's start is unknown.
+    source's zone, None if the recording's start is unknown. matched: what found it, its sound, the
+    words of a caption, or both. caption: the one with the words, else the window's best, if any.
     """
 
     recording_id: int
@@ -117,12 +128,15 @@ class Hit:
     joint_probability: float | None
     score: float
     tags: tuple[tuple[str, float], ...]
+    caption: str | None = None
+    matched: tuple[str, ...] = (BY_SOUND,)
 
     def to_document(self) -> dict[str, Any]:
         """Return it JSON-ready."""
         document = dict(vars(self))
         document["at"] = self.at.isoformat() if self.at else None
         document["tags"] = [{"label": label, "probability": p} for label, p in self.tags]
+        document["matched"] = list(self.matched)
         return document
 
 
@@ -170,13 +184,13 @@ def search_text(
 ) -> SearchResult:
     """Find what sounds like a text, in the order of the second stage where there is one.
 
-    Raises InvalidValueError for an empty, overlong or unreadable text and for options out of range,
+    Where windows have captions, what is found by their words is ranked with it. Raises InvalidValueError for an empty, overlong or unreadable text and for options out of range,
     UnknownSourceError, EmptyArchiveError.
     """
     options.check()
     query, spec = _checked(text), encoder.spec
     judged = second_stage.count(options.rerank, spec)
-    search = _Search(options, store, encoder, index, judged=judged)
+    search = _Search(options, store, encoder, index, judged=judged, text=query)
     vector = encoder.embed_text([query])
     return search.run(
         vector[0],
@@ -268,10 +282,16 @@ class _Found(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Windows of a recording that overlap or touch: one hit."""
+    """Windows of a recording that overlap or touch: one hit. matched: what found them."""
 
     windows: Sequence[_Found]
     best: _Found
+    matched: tuple[str, ...] = (BY_SOUND,)
+
+    @property
+    def ids(self) -> list[int]:
+        """The embeddings of its windows."""
+        return [item.span.embedding_id for item in self.windows]
 
     @property
     def proposal(self) -> Proposal:
@@ -297,7 +317,8 @@ class _SecondStage(Protocol):
 class _Search:
     """One search: asks the index for more until there are enough hits or none are left.
 
-    judged: how many hits the second stage is going to judge.
+    judged: how many hits the second stage is going to judge. text: what captions are asked for,
+    "" to ask none.
     """
 
     def __init__(
@@ -308,6 +329,7 @@ class _Search:
         index: SearchIndex,
         example: Example | None = None,
         judged: int = 0,
+        text: str = "",
     ) -> None:
         self._options = options
         self._store = store
@@ -315,6 +337,7 @@ class _Search:
         self._index = index
         self._example = example
         self._wanted = max(options.k, judged)
+        self._text = text
 
     def run(self, vector: FloatArray, judge: Judge, second: _SecondStage) -> SearchResult:
         """Search with a unit vector [D].
@@ -323,13 +346,16 @@ class _Search:
         """
         options = self._options
         with self._store.reading() as session:
-            allowed = self._allowed(session)
+            model_id, allowed = self._allowed(session)
             available = len(self._index) if allowed is None else len(allowed)
             found, groups = self._widen(session, vector, judge, allowed, available)
+            words = self._words(session, model_id)
+            if words.matches:
+                groups = self._fuse(session, vector, judge, found, words)
             verdict = second(session, proposals=[group.proposal for group in groups])
             shown = _reorder(groups, verdict)[: options.k]
             nearest = [_Group(found[:1], found[0])] if found and not groups else []
-            hits = _describe(session, [*shown, *nearest], vector, verdict)
+            hits = _describe(session, [*shown, *nearest], vector, verdict, words)
         return SearchResult(
             hits=tuple(hits[: len(shown)]),
             nearest=hits[-1] if nearest and hits else None,
@@ -338,7 +364,8 @@ class _Search:
             rerank=verdict.reranking,
         )
 
-    def _allowed(self, session: Session) -> IdArray | None:
+    def _allowed(self, session: Session) -> tuple[int, IdArray | None]:
+        """Return the model that is searched and its embeddings that meet the filters."""
         spec = self._encoder.spec
         model = models.find(session, spec.name, spec.revision)
         if model is None or embeddings.count(session, model.id) == 0:
@@ -347,10 +374,43 @@ class _Search:
         if options.source is not None:
             sources.by_name(session, options.source)
         if not options.filtered:
-            return None
-        return embeddings.allowed_ids(
+            return model.id, None
+        return model.id, embeddings.allowed_ids(
             session, model.id, options.source, options.after, options.before
         )
+
+    def _words(self, session: Session, model_id: int) -> Words:
+        if not self._text:
+            return NO_WORDS
+        options = self._options
+        filters = Filters(model_id, options.source, options.after, options.before)
+        return find_words(session, self._text, self._wanted * _OVERSAMPLE, filters)
+
+    def _fuse(
+        self,
+        session: Session,
+        vector: FloatArray,
+        judge: Judge,
+        found: Sequence[_Found],
+        words: Words,
+    ) -> list[_Group]:
+        """Join what the index found relevant with what captions say, in one order.
+
+        What words alone found is judged by its sound as well, and shown whatever that says.
+        """
+        relevant = {item.span.embedding_id: item for item in found if self._is_relevant(item)}
+        unheard = [match.embedding_id for match in words.whole]
+        unheard = [embedding_id for embedding_id in unheard if embedding_id not in relevant]
+        cosines = cosines_of(session, unheard, vector)
+        by_words = self._judged(session, cosines, judge)
+        groups = [
+            group._replace(matched=_matched(group, relevant, words))
+            for group in _merge([*relevant.values(), *by_words])
+        ]
+        return _fused(groups, words)
+
+    def _is_relevant(self, item: _Found) -> bool:
+        return item.relevance >= self._options.min_score
 
     def _why_empty(self, session: Session) -> str:
         there = recordings.count(session, status="embedded")
@@ -372,7 +432,7 @@ class _Search:
         while True:
             count = min(wanted, available, _MOST_CANDIDATES)
             found = self._find(session, vector, judge, allowed, count)
-            relevant = [item for item in found if item.relevance >= self._options.min_score]
+            relevant = [item for item in found if self._is_relevant(item)]
             groups = _merge(relevant)
             enough = len(groups) >= self._wanted or len(relevant) < len(found)
             if enough or count in (available, _MOST_CANDIDATES):
@@ -393,17 +453,20 @@ class _Search:
         pairs = zip(neighbours.ids[0].tolist(), neighbours.scores[0].tolist(), strict=True)
         # A damaged vector has no cosine with anything.
         scores = {embedding_id: score for embedding_id, score in pairs if math.isfinite(score)}
+        return sorted(self._judged(session, scores, judge), key=_RANK, reverse=True)
+
+    def _judged(self, session: Session, scores: Mapping[int, float], judge: Judge) -> list[_Found]:
+        """Find out where embeddings lie and how relevant their cosines are."""
         spans = embeddings.spans(session, list(scores))
         cosines = np.array([scores[span.embedding_id] for span in spans], dtype=np.float32)
         relevances = judge(cosines) if spans else cosines
-        found = [
+        return [
             _Found(relevance, cosine, span)
             for span, cosine, relevance in zip(
                 spans, cosines.tolist(), relevances.tolist(), strict=True
             )
             if not self._is_example(span)
         ]
-        return sorted(found, key=_RANK, reverse=True)
 
     def _is_example(self, span: Span) -> bool:
         example = self._example
@@ -425,6 +488,24 @@ def _merge(found: Sequence[_Found]) -> list[_Group]:
     return sorted(groups, key=_order)
 
 
+def _matched(group: _Group, relevant: Mapping[int, _Found], words: Words) -> tuple[str, ...]:
+    by_sound = any(embedding_id in relevant for embedding_id in group.ids)
+    by_words = words.place(group.ids) is not None
+    return (BY_SOUND,) * by_sound + (BY_WORDS,) * by_words
+
+
+def _fused(groups: Sequence[_Group], words: Words) -> list[_Group]:
+    """Order hits by both rankings; those that are equal in it by their sound."""
+    ordered = sorted(groups, key=_order)
+    by_id = {group.best.span.embedding_id: group for group in ordered}
+    places = {key: words.place(group.ids) for key, group in by_id.items()}
+    by_sound = [key for key, group in by_id.items() if BY_SOUND in group.matched]
+    said = {key: place for key, place in places.items() if place is not None}
+    scores = fuse(by_sound, sorted(said, key=said.__getitem__))
+    # Sorting keeps the order of what is equal.
+    return [by_id[key] for key in sorted(by_id, key=lambda key: -scores[key])]
+
+
 def _touches(one: Span, other: Span) -> bool:
     return one.recording_id == other.recording_id and other.start_s <= one.end_s
 
@@ -438,17 +519,45 @@ def _reorder(groups: Sequence[_Group], verdict: Verdict) -> list[_Group]:
 
 
 def _describe(
-    session: Session, groups: Sequence[_Group], query: FloatArray, verdict: Verdict
+    session: Session,
+    groups: Sequence[_Group],
+    query: FloatArray,
+    verdict: Verdict,
+    words: Words,
 ) -> list[Hit]:
     """Fetch what is shown of hits, and only of those; one that was deleted meanwhile is left out."""
     ids = [item.span.embedding_id for group in groups for item in group.windows]
     found = {detail.embedding_id: detail for detail in embeddings.details(session, ids)}
     whole = [g for g in groups if all(item.span.embedding_id in found for item in g.windows)]
-    return [_hit(group, found, query, verdict) for group in whole]
+    said = _captions(session, whole, found, words)
+    return [_hit(group, found, query, verdict, said) for group in whole]
+
+
+def _captions(
+    session: Session,
+    groups: Sequence[_Group],
+    details: Mapping[int, EmbeddingDetail],
+    words: Words,
+) -> dict[int, str]:
+    """Return the caption to show of each hit that has one, by the embedding of its best window."""
+    shown = [details[group.best.span.embedding_id] for group in groups]
+    own = (
+        captions.best(session, [one.window_id for one in shown], shown[0].model_id) if shown else {}
+    )
+    said = {one.embedding_id: own[one.window_id] for one in shown if one.window_id in own}
+    for group in groups:
+        match = words.best_of(group.ids)
+        if match is not None:
+            said[group.best.span.embedding_id] = match.text
+    return said
 
 
 def _hit(
-    group: _Group, details: Mapping[int, EmbeddingDetail], query: FloatArray, verdict: Verdict
+    group: _Group,
+    details: Mapping[int, EmbeddingDetail],
+    query: FloatArray,
+    verdict: Verdict,
+    said: Mapping[int, str],
 ) -> Hit:
     """Join neighbouring windows: the span of all, everything else of the best."""
     heard = [_stretch(details[item.span.embedding_id], query) for item in group.windows]
@@ -469,6 +578,8 @@ def _hit(
         joint_probability=None if probability is None else round(probability, 6),
         score=round(verdict.score(group.proposal), 4),
         tags=detail.tags[:TAGS_A_HIT],
+        caption=said.get(detail.embedding_id),
+        matched=group.matched,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -13,6 +14,7 @@ from soundpost.jobs import JobQueue
 from soundpost.monitoring import baselines as making
 from soundpost.monitoring import notify, review
 from soundpost.monitoring.incidents import ChangeKind, OnChange
+from soundpost.monitoring.watch import OnFindings
 from soundpost.store import baselines, incidents, scores
 from soundpost.store.tables import Source, Window
 from soundpost.store.watch_tables import Baseline, Finding, Incident
@@ -23,15 +25,31 @@ NEW_NORMAL = "accepted as a new normal"
 def tell_and_learn(queue: JobQueue, settings: Settings | None = None) -> OnChange:
     """Return what is to follow from every change of an incident, in the same transaction.
 
-    Channels are told. A dismissal, or one that is taken back, has the calibration made anew.
+    Channels are told. A dismissal, or one that is taken back, has the calibration made anew. When
+    it opens, what was found so far is explained.
     """
 
     def on_change(session: Session, incident: Incident, kind: ChangeKind, now: datetime) -> None:
         notify.incident_changed(session, incident, kind, now, settings=settings)
         if kind in ("dismissed", "opened"):
             _learn(session, queue, incident)
+        if kind == "opened":
+            queue.explain_incident(session, incident.id)
 
     return on_change
+
+
+def explain_findings(queue: JobQueue) -> OnFindings:
+    """Return what is to follow from new findings: those of an incident that is open are explained.
+
+    One that is pending may come to nothing; its findings are explained when it opens.
+    """
+
+    def on_findings(session: Session, incident_id: int, made: Sequence[Finding]) -> None:
+        if incidents.get(session, incident_id).state in ("open", "acknowledged"):
+            queue.explain_incident(session, incident_id)
+
+    return on_findings
 
 
 def _learn(session: Session, queue: JobQueue, incident: Incident) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,7 +28,10 @@ from soundpost.store.rules import NewRule
 from soundpost.store.scores import NewScore
 from soundpost.store.session import Store
 from soundpost.store.tables import EncoderModel, Recording, Source, utc_now
-from soundpost.store.watch_tables import Baseline
+from soundpost.store.watch_tables import Baseline, Finding
+
+# Is handed an incident's id and the findings that are new with it, in the same transaction.
+OnFindings = Callable[[Session, int, Sequence[Finding]], None]
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,11 @@ class Watcher:
         store: Store,
         on_change: OnChange | None = None,
         embed_text: EmbedText | None = None,
+        on_findings: OnFindings | None = None,
     ) -> None:
         self._store = store
         self._on_change = on_change
+        self._on_findings = on_findings
         self._embed_text = embed_text
         self._fitted = FittedBaselines()
 
@@ -149,9 +154,11 @@ class Watcher:
         evidence = findings.Evidence(model.id, observed, fitted, scored)
         for carried in applied.carried:
             firing = carried.firing
-            findings.record(
+            made = findings.record(
                 session, carried.incident_id, firing.rule_id, firing.window_ids, evidence
             )
+            if made and self._on_findings is not None:
+                self._on_findings(session, carried.incident_id, made)
         return Watched(recording_id, len(observed), scored is not None, applied)
 
     def tick(self, session: Session, now: datetime) -> list[Change]:

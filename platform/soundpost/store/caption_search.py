@@ -301,9 +301,7 @@ def _ranked_sqlite(words: Sequence[str]) -> Any:
 
 def _ranked_postgresql(words: Sequence[str]) -> Any:
     """Captions with any of the words; each word is a parameter that is parsed as text alone."""
-    parts = [func.plainto_tsquery("english", word) for word in words]
-    any_word = reduce(lambda left, right: left.op("||")(right), parts)
-    every_word = reduce(lambda left, right: left.op("&&")(right), parts)
+    any_word, every_word = _joined(words, "||"), _joined(words, "&&")
     index: ColumnElement[Any] = literal_column("captions.caption_words")
     whole = case((index.op("@@")(every_word), 1), else_=0)
     return (
@@ -315,3 +313,8 @@ def _ranked_postgresql(words: Sequence[str]) -> Any:
         .where(index.op("@@")(any_word))
         .subquery("ranked")
     )
+
+
+def _joined(words: Sequence[str], operator: str) -> ColumnElement[Any]:
+    parts: list[ColumnElement[Any]] = [func.plainto_tsquery("english", word) for word in words]
+    return reduce(lambda left, right: left.op(operator)(right), parts)

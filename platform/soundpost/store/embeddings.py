@@ -286,6 +286,16 @@ def vector_of(session: Session, embedding_id: int) -> FloatArray | None:
     return None if blob is None else decode_vectors([blob])[0]
 
 
+def vectors_of(session: Session, ids: Sequence[int]) -> dict[int, FloatArray]:
+    """The unit vectors [D] of embeddings by id; those that were deleted are left out."""
+    found: dict[int, FloatArray] = {}
+    for first in range(0, len(ids), _IDS_A_QUERY):
+        part = list(ids[first : first + _IDS_A_QUERY])
+        rows = session.execute(select(Embedding.id, Embedding.vector).where(Embedding.id.in_(part)))
+        found.update((row.id, decode_vectors([row.vector])[0]) for row in rows)
+    return found
+
+
 def tombstones(session: Session, model_id: int, after_id: int = 0) -> Deletions:
     """The embeddings of a model deleted since `after_id`, which is a Deletions.last_id or 0."""
     statement = select(Tombstone.id, Tombstone.embedding_id).where(

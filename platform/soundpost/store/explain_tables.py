@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    DDL,
     CheckConstraint,
+    Connection,
     Float,
     ForeignKey,
     Index,
@@ -100,18 +100,22 @@ _POSTGRESQL_WORDS = (
     ),
     "CREATE INDEX ix_captions_caption_words ON captions USING gin (caption_words)",
 )
-for _dialect, _statements in (("sqlite", _SQLITE_WORDS), ("postgresql", _POSTGRESQL_WORDS)):
-    for _statement in _statements:
-        event.listen(
-            Caption.__table__,
-            "after_create",
-            DDL(_statement).execute_if(dialect=_dialect),
-        )
-event.listen(
-    Caption.__table__,
-    "before_drop",
-    DDL("DROP TABLE IF EXISTS caption_words").execute_if(dialect="sqlite"),
-)
+
+
+def _make_words(target: Any, connection: Connection, **_: Any) -> None:
+    is_sqlite = connection.dialect.name == "sqlite"
+    for statement in _SQLITE_WORDS if is_sqlite else _POSTGRESQL_WORDS:
+        connection.exec_driver_sql(statement)
+
+
+def _drop_words(target: Any, connection: Connection, **_: Any) -> None:
+    # PostgreSQL's go with the table.
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("DROP TABLE IF EXISTS caption_words")
+
+
+event.listen(Caption.__table__, "after_create", _make_words)
+event.listen(Caption.__table__, "before_drop", _drop_words)
 
 
 def is_mapped(name: str | None) -> bool:

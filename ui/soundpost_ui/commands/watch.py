@@ -63,7 +63,7 @@ def run_watch(workspace: Workspace, source: str | None, as_json: bool = False) -
 
 def _tools(workspace: Workspace) -> WatchTools:
     from soundpost.jobs import JobQueue, NoSender
-    from soundpost.monitoring.feedback import tell_and_learn
+    from soundpost.monitoring.feedback import explain_findings, tell_and_learn
     from soundpost.monitoring.watch import Watcher
     from soundpost_workers.watch import WatchTools
 
@@ -74,7 +74,7 @@ def _tools(workspace: Workspace) -> WatchTools:
     settings, store = workspace.settings, workspace.store
     # What is not done here is left to workers, which find it by themselves.
     queue = JobQueue.of(settings, NoSender())
-    watcher = Watcher(store, tell_and_learn(queue), embed_text)
+    watcher = Watcher(store, tell_and_learn(queue), embed_text, explain_findings(queue))
     return WatchTools(settings, store, queue, watcher, _name())
 
 
