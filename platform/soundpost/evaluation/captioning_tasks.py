@@ -1,0 +1,113 @@
+"""The sounds that captioners are measured on: held-out recordings, and texts in place of recordings."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from soundpost.errors import DataMissingError
+from soundpost.evaluation.captioning_scores import CaptionTask
+from soundpost.models.caption_condition import Style
+from soundpost.models.encoder import AudioTextEncoder, FloatArray
+from soundpost.training.caption_data import (
+    HeardCaptions,
+    Recording,
+    draw_recordings,
+    frames_of,
+    load_captions,
+    save_captions,
+)
+from soundpost.training.pair_records import Heard
+from soundpost.training.pair_scenes import load_pair_pool
+from soundpost.training.pair_texts import caption
+
+KEPT = Path("runs/explain/eval")
+# References of a recording, of the many wordings that are true of it.
+REFERENCES = 5
+_SEED = 77
+_BATCH = 16
+
+WriteCaption = Callable[[Sequence[Heard], np.random.Generator], str]
+
+
+def heard_task(
+    encoder: AudioTextEncoder, data: Path, cache: Path, most: int = 500, kept: Path = KEPT
+) -> list[CaptionTask]:
+    """Return single sounds and scenes of the folds that nothing was trained on."""
+    path = kept / encoder.spec.revision[:16] / f"captions-{most}-{_SEED}.npz"
+    if not path.is_file():
+        pool = load_pair_pool(data, cache, "test").sounds
+        save_captions(path, _heard(encoder, list(draw_recordings(pool, most, _SEED)), caption))
+    heard = load_captions(path)
+    rng = np.random.default_rng(_SEED)
+    tokens = tuple(heard.tokens(row, rng) for row in range(len(heard.counts)))
+    return [
+        CaptionTask(
+            name="Held-out scenes and clips",
+            tokens=tokens,
+            vectors=np.stack([_unit(part.sum(axis=0)) for part in tokens]),
+            references=heard.captions,
+            groups=np.arange(len(tokens)),
+            style=Style.RECORDS,
+        )
+    ]
+
+
+def _heard(
+    encoder: AudioTextEncoder, recordings: Sequence[Recording], write: WriteCaption
+) -> HeardCaptions:
+    rng = np.random.default_rng([_SEED, 1])
+    tokens: list[FloatArray] = []
+    for start in range(0, len(recordings), _BATCH):
+        tokens += frames_of(encoder, [one.wave for one in recordings[start : start + _BATCH]])
+    told = tuple(
+        tuple(write(recording.heard, rng) for _ in range(REFERENCES)) for recording in recordings
+    )
+    counts = np.array([len(part) for part in tokens], np.int64)
+    return HeardCaptions(np.concatenate(tokens).astype(np.float16), counts, told)
+
+
+def text_tasks(
+    encoder: AudioTextEncoder, data: Path, cache: Path, most: int = 500
+) -> list[CaptionTask]:
+    """Return the validation captions of AudioCaps and Clotho: the first is read, four are to match."""
+    return [
+        _text_task(encoder, name, rows[:most])
+        for name, rows in (
+            ("AudioCaps, as text", five_captions(data / "text" / "audiocaps" / "val.csv")),
+            ("Clotho, as text", five_captions(data / "text" / "clotho" / "val.csv")),
+        )
+    ]
+
+
+def _text_task(
+    encoder: AudioTextEncoder, name: str, rows: Sequence[tuple[str, ...]]
+) -> CaptionTask:
+    first = [texts[0] for texts in rows]
+    vectors = np.concatenate(
+        [encoder.embed_text(first[start : start + 256]) for start in range(0, len(first), 256)]
+    )
+    return CaptionTask(
+        name=name,
+        tokens=tuple(vector[None] for vector in vectors),
+        vectors=vectors,
+        references=tuple(texts[1:] for texts in rows),
+        groups=np.arange(len(rows)),
+        style=Style.PEOPLE,
+    )
+
+
+def five_captions(path: Path) -> list[tuple[str, ...]]:
+    """Read the captions of each clip. Raises DataMissingError."""
+    if not path.is_file():
+        raise DataMissingError(path)
+    with path.open(newline="", encoding="utf-8") as lines:
+        rows = [[row[f"caption_{n}"].strip() for n in range(1, 6)] for row in csv.DictReader(lines)]
+    return [tuple(texts) for texts in rows if all(texts)]
+
+
+def _unit(vector: FloatArray) -> FloatArray:
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9), np.float32)

@@ -1,0 +1,125 @@
+"""What captioners are scored by: writers whose captions are known."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from soundpost.errors import DataMissingError
+from soundpost.evaluation.captioning_scores import (
+    VARIED,
+    CaptionTask,
+    caption,
+    captions_per_s,
+    score,
+)
+from soundpost.evaluation.captioning_tasks import five_captions
+from soundpost.models.caption_condition import Conditions, Style
+from soundpost.models.encoder import FloatArray
+
+_TEXTS = ("a dog barks in the yard", "heavy rain falls on a roof", "a train passes by quickly")
+
+
+class KnownWriter:
+    """Writes what it was given: of each sound, told apart by its only token, one text or several."""
+
+    def __init__(self, texts: Sequence[str], others: Sequence[str] = ()) -> None:
+        self.texts, self.others = texts, others
+        self.revision = "known"
+        self.seeds: list[int] = []
+
+    def write(self, sounds: Conditions, seeds: Sequence[int], diverse: bool = False) -> list[str]:
+        self.seeds += seeds
+        rows = sounds.tokens[:, 0].argmax(-1).tolist()
+        texts = [self.texts[row] for row in rows]
+        if not diverse or not self.others:
+            return texts
+        return [f"{text} {self.others[s % VARIED]}" for text, s in zip(texts, seeds, strict=True)]
+
+
+class AxisEncoder:
+    """Puts each known text on an axis of its own, all else on the last."""
+
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
+        axes = [_TEXTS.index(text) if text in _TEXTS else 3 for text in texts]
+        return np.eye(4, dtype=np.float32)[axes]
+
+
+def _task(references: Sequence[Sequence[str]]) -> CaptionTask:
+    axes = np.eye(4, dtype=np.float32)[:3]
+    return CaptionTask(
+        name="known",
+        tokens=tuple(axis[None] for axis in axes),
+        vectors=axes,
+        references=tuple(tuple(texts) for texts in references),
+        groups=np.arange(3),
+        style=Style.RECORDS,
+    )
+
+
+def test_a_writer_of_the_references_is_perfect() -> None:
+    task = _task([[text] for text in _TEXTS])
+    found = score(task, caption(KnownWriter(_TEXTS), task), AxisEncoder())
+    assert found.texts["CIDEr-D"].mean == pytest.approx(10.0)
+    assert found.texts["BLEU_4"].mean == pytest.approx(1.0)
+    assert found.similarity.mean == pytest.approx(1.0)
+
+
+def test_a_writer_that_mixes_sounds_up_is_like_none_of_them() -> None:
+    task = _task([[text] for text in _TEXTS])
+    mixed = KnownWriter((_TEXTS[1], _TEXTS[2], _TEXTS[0]))
+    found = score(task, caption(mixed, task), AxisEncoder())
+    assert found.texts["BLEU_4"].mean == 0.0
+    assert found.similarity.mean == pytest.approx(0.0)
+
+
+def test_captions_that_differ_are_more_varied_than_one_repeated() -> None:
+    task = _task([[text] for text in _TEXTS])
+    same = score(task, caption(KnownWriter(_TEXTS), task), AxisEncoder())
+    differing = KnownWriter(_TEXTS, ("now", "twice", "again", "far away", "nearby"))
+    more = score(task, caption(differing, task), AxisEncoder())
+    # Of one caption said five times a fifth of the words is different.
+    assert same.distinct_1.mean == pytest.approx(1 / VARIED)
+    assert more.distinct_1.mean > same.distinct_1.mean
+    assert more.mtld.mean > same.mtld.mean
+    # What is asked for once is the same text from both.
+    assert more.texts["CIDEr-D"].mean == pytest.approx(same.texts["CIDEr-D"].mean)
+
+
+def test_a_silent_writer_scores_nothing() -> None:
+    task = _task([[text] for text in _TEXTS])
+    found = score(task, caption(KnownWriter(("", "", "")), task), AxisEncoder())
+    assert found.texts["CIDEr-D"].mean == 0.0
+    assert found.texts["BLEU_1"].mean == 0.0
+    assert found.distinct_1.mean == 0.0
+
+
+def test_every_varied_caption_has_a_seed_of_its_own() -> None:
+    writer = KnownWriter(_TEXTS)
+    caption(writer, _task([[text] for text in _TEXTS]))
+    single, varied = writer.seeds[:3], writer.seeds[3:]
+    assert len(set(single)) == 3
+    assert len(set(varied)) == 3 * VARIED
+
+
+def test_rates_are_of_the_writers_in_turn() -> None:
+    task = _task([[text] for text in _TEXTS])
+    rates = captions_per_s([KnownWriter(_TEXTS), KnownWriter(_TEXTS)], task)
+    assert rates.shape[1] == 2
+    assert (rates > 0).all()
+
+
+def test_clips_without_all_five_captions_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "val.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file_name", *(f"caption_{n}" for n in range(1, 6))])
+        rows.writerow(["a.wav", "one", " two ", "three", "four", "five"])
+        rows.writerow(["b.wav", "one", "", "three", "four", "five"])
+    assert five_captions(path) == [("one", "two", "three", "four", "five")]
+    with pytest.raises(DataMissingError):
+        five_captions(tmp_path / "missing.csv")
