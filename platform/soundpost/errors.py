@@ -304,6 +304,27 @@ class RerankTimeoutError(RerankerError):
     remedy = "Ask for fewer candidates, or raise SOUNDPOST_RERANK_BUDGET_S."
 
 
+class CaptionerError(ModelError):
+    """Captions cannot be written."""
+
+    code = "captioner"
+    remedy = "Go on without captions (SOUNDPOST_CAPTIONER=off), and see what soundpost doctor says."
+
+
+class CaptionerUnavailableError(CaptionerError):
+    """There is no captioner for what this encoder hears."""
+
+    code = "captioner-unavailable"
+    remedy = "Name a folder in SOUNDPOST_CAPTIONER, or take the encoder 'compact'."
+
+
+class CaptionerMismatchError(CaptionerError):
+    """The captioner was made for another encoder."""
+
+    code = "captioner-mismatch"
+    remedy = "Set SOUNDPOST_CAPTIONER to 'auto', or train one for this encoder."
+
+
 class DataMissingError(SoundpostError):
     """The training and evaluation data is not there."""
 
@@ -648,6 +669,13 @@ class StretchTimeoutError(ServiceError):
 
     code = "stretch-timeout"
     remedy = "Ask for a shorter stretch, or one nearer to the recording's start."
+
+
+class ExplainTimeoutError(ServiceError):
+    """The explanation took too long."""
+
+    code = "explain-timeout"
+    remedy = "Name shorter stretches or one tier, or raise SOUNDPOST_EXPLAIN_TIMEOUT_S."
 
 
 class MalformedRequestError(ServiceError):

@@ -98,6 +98,10 @@ class Memory:
     states: Tensor
     present: Tensor
 
+    def rows(self, rows: Tensor) -> Memory:
+        """Return some of the sounds."""
+        return Memory(self.states[rows], self.present[rows])
+
     @property
     def mask(self) -> Tensor:
         """The mask [B, 1, 1, 1 + M] for attention."""

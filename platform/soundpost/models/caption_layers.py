@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +52,8 @@ class Attention(nn.Module):
         return gathered
 
     def _split(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split: Tensor = states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return split
 
 
 class Block(nn.Module):
@@ -67,7 +70,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None, sound: Kept) -> Tensor:
         """Return x [B, N, width] after the block; mask: which of x may be looked at, as in Kept."""
         own = self.own_norm(x)
-        return self.rest(x, own, self.own.keep(own, mask), sound)
+        after: Tensor = self.rest(x, own, self.own.keep(own, mask), sound)
+        return after
 
     def rest(self, x: Tensor, own: Tensor, kept: Kept, sound: Kept) -> Tensor:
         """Return x [B, N, width], whose norm is `own`, after looking at kept states and the sound."""
@@ -81,3 +85,20 @@ class Block(nn.Module):
 def causal_mask(length: int, device: torch.device) -> Tensor:
     """Return [1, 1, L, L]: each place may look at itself and at what lies before."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+
+
+class Blocks(nn.ModuleList):
+    """Blocks, one after the other."""
+
+    def __init__(
+        self, layers: int, width: int, heads: int, feedforward: int, dropout: float
+    ) -> None:
+        super().__init__(Block(width, heads, feedforward, dropout) for _ in range(layers))
+
+    def __iter__(self) -> Iterator[Block]:
+        """Give them as what they are."""
+        return cast(Iterator[Block], super().__iter__())
+
+    def keep(self, states: Tensor, mask: Tensor) -> list[Kept]:
+        """Return what each looks at in a sound's states [B, M, width]: the same at each call."""
+        return [block.sound.keep(states, mask) for block in self]

@@ -19,7 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from soundpost.errors import BrokenCheckpointError, ModelNotFoundError
 from soundpost.models.caption_condition import ConditionReader, Conditions, Memory
-from soundpost.models.caption_layers import Block, Kept, causal_mask
+from soundpost.models.caption_layers import Blocks, Kept, causal_mask
 from soundpost.models.compact import revision_of
 from soundpost.models.dac import DacConfig, DacDimensions, DacModel
 from soundpost.models.pretrained import read_pretrained
@@ -75,9 +75,8 @@ class TwinModel(PreTrainedModel):
         self.words = nn.Embedding(shape.vocabulary, width)
         nn.init.normal_(self.words.weight, std=width**-0.5)
         self.positions = nn.Embedding(shape.length + 1, width)
-        self.blocks = nn.ModuleList(
-            Block(width, shape.heads, shape.feedforward, config.caption_dropout)
-            for _ in range(shape.layers)
+        self.blocks = Blocks(
+            shape.layers, width, shape.heads, shape.feedforward, config.caption_dropout
         )
         self.norm = nn.LayerNorm(width)
         self.bias = nn.Parameter(torch.zeros(shape.vocabulary))
@@ -96,7 +95,7 @@ class TwinModel(PreTrainedModel):
 
     def keep(self, memory: Memory) -> list[Kept]:
         """Return what every block looks at in the sound: the same for each word."""
-        return [block.sound.keep(memory.states, memory.mask) for block in self.blocks]
+        return self.blocks.keep(memory.states, memory.mask)
 
     def next(self, ids: Tensor, past: list[Kept], sound: Sequence[Kept]) -> Tensor:
         """Return logits [B, V] after one more word [B]; `past` has what came before, and grows."""
@@ -174,6 +173,9 @@ class TwinWriter:
         if not weights.is_file():
             raise ModelNotFoundError(folder, "model.safetensors is missing")
         model = read_pretrained(TwinModel, folder, folder)
+        # Weights lie in the mapped file as they come; matrix products round by how memory is aligned.
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
         vocabulary = CaptionVocabulary.load(folder)
         if len(vocabulary) != model.config.shape.vocabulary:
             raise BrokenCheckpointError(folder, f"{len(vocabulary)} words in its tokenizer")

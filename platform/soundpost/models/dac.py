@@ -25,7 +25,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from soundpost.errors import BrokenCheckpointError, InvalidValueError, ModelNotFoundError
 from soundpost.models.caption_condition import ConditionReader, Conditions, Memory
-from soundpost.models.caption_layers import Block, Kept
+from soundpost.models.caption_layers import Blocks, Kept
 from soundpost.models.compact import revision_of
 from soundpost.models.diffusion import DdimSampler, SeededNoise, cosine_schedule
 from soundpost.models.joint_heads import sinusoids
@@ -33,6 +33,8 @@ from soundpost.models.pretrained import read_pretrained
 from soundpost.models.text_latents import CaptionVocabulary, TextLatents
 
 LENGTHS = ("predicted", "padded")
+# So many captions are denoised at once.
+_TOGETHER = 16
 SHIPPED_CAPTIONER = Path(__file__).parent / "weights" / "dac"
 
 
@@ -97,15 +99,13 @@ class Denoiser(nn.Module):
         self.remaining = nn.Embedding(shape.length // shape.patch + 1, width)
         self.lengths = nn.Embedding(shape.length + 1, width)
         self.embed_step = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(
-            Block(width, shape.heads, shape.feedforward, dropout) for _ in range(shape.layers)
-        )
+        self.blocks = Blocks(shape.layers, width, shape.heads, shape.feedforward, dropout)
         self.norm = nn.LayerNorm(width)
         self.outputs = nn.Linear(width, wide)
 
     def keep(self, memory: Memory) -> list[Kept]:
         """Return what every block looks at in the sound: the same at each step."""
-        return [block.sound.keep(memory.states, memory.mask) for block in self.blocks]
+        return self.blocks.keep(memory.states, memory.mask)
 
     def forward(
         self, x: Tensor, guess: Tensor, steps: Tensor, lengths: Tensor, sound: Sequence[Kept]
@@ -229,6 +229,9 @@ class DacWriter:
         if not weights.is_file():
             raise ModelNotFoundError(folder, "model.safetensors is missing")
         model = read_pretrained(DacModel, folder, folder)
+        # Weights lie in the mapped file as they come; matrix products round by how memory is aligned.
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
         vocabulary = CaptionVocabulary.load(folder)
         if len(vocabulary) != model.config.shape.vocabulary:
             raise BrokenCheckpointError(folder, f"{len(vocabulary)} words in its tokenizer")
@@ -250,13 +253,36 @@ class DacWriter:
             sounds = replace(sounds, style=sounds.style % 2 + 2)
         memory = self.model.reader(sounds)
         lengths, of = self._lengths(memory, seeds, options)
-        if len(of) > len(sounds):
-            memory = Memory(memory.states[of], memory.present[of])
-        bare = self._bare(sounds, of) if options.guidance else None
-        latents, mask = self._denoise(memory, bare, lengths, [seeds[row] for row in of], options)
-        sure, ids = self.model.latents.decode(latents, mask).log_softmax(-1).max(-1)
-        best = _surest(sure, mask, options.candidates)
-        return [self._text(ids[row], mask[row]) for row in best]
+        bare = self._bare(sounds) if options.guidance else None
+        texts, sure = [""] * len(of), np.zeros(len(of))
+        # Captions of about one length go together: less of a canvas is left empty.
+        for rows in lengths.argsort(stable=True).split(_TOGETHER):
+            owners = of[rows]
+            without = None if bare is None else bare.rows(owners)
+            its_seeds = [seeds[owner] for owner in owners.tolist()]
+            found = self._worded(memory.rows(owners), without, lengths[rows], its_seeds, options)
+            for row, (text, confidence) in zip(rows.tolist(), found, strict=True):
+                texts[row], sure[row] = text, confidence
+        best = sure.reshape(-1, options.candidates).argmax(axis=1)
+        return [texts[row * options.candidates + place] for row, place in enumerate(best)]
+
+    def _worded(
+        self,
+        memory: Memory,
+        bare: Memory | None,
+        lengths: Tensor,
+        seeds: Sequence[int],
+        options: DacSampling,
+    ) -> list[tuple[str, float]]:
+        """Return captions of given lengths, and how sure they are of their words on average."""
+        latents, mask = self._denoise(memory, bare, lengths, seeds, options)
+        logits = self.model.latents.decode(latents, mask)
+        counts = mask.sum(1).tolist()
+        texts = [self.vocabulary.text(row.tolist()) for row in logits.argmax(-1).split(counts)]
+        if options.candidates == 1:
+            return [(text, 0.0) for text in texts]
+        sure = logits.log_softmax(-1).amax(-1).split(counts)
+        return [(text, float(row.mean())) for text, row in zip(texts, sure, strict=True)]
 
     def _lengths(
         self, memory: Memory, seeds: Sequence[int], options: DacSampling
@@ -276,10 +302,9 @@ class DacWriter:
             return places.clamp(1, logits.shape[1] - 1).flatten(), of
         return logits.topk(count, dim=-1).indices.flatten(), of
 
-    def _bare(self, sounds: Conditions, of: Tensor) -> Memory:
-        everything = torch.ones(len(sounds), dtype=torch.bool)
-        memory: Memory = self.model.reader(sounds, everything)
-        return Memory(memory.states[of], memory.present[of])
+    def _bare(self, sounds: Conditions) -> Memory:
+        memory: Memory = self.model.reader(sounds, torch.ones(len(sounds), dtype=torch.bool))
+        return memory
 
     def _denoise(
         self,
@@ -312,18 +337,8 @@ class DacWriter:
         latents = sampler.sample(predict, lambda draw: strength * seeded_noise(seeds, shape, draw))
         return latents, mask
 
-    def _text(self, ids: Tensor, mask: Tensor) -> str:
-        return self.vocabulary.text(ids[mask].tolist())
-
 
 def seeded_noise(seeds: Sequence[int], shape: tuple[int, int], draw: int) -> Tensor:
     """Return noise [B, L, W] of shape (L, W): a row depends on its seed, a place on no other place."""
     keys: NDArray[np.int64] = np.arange(shape[0] * shape[1], dtype=np.int64)
     return torch.stack([SeededNoise(seed, keys)(draw) for seed in seeds]).reshape(-1, *shape)
-
-
-def _surest(sure: Tensor, mask: Tensor, candidates: int) -> list[int]:
-    """Return for each sound the row of the candidate whose words are surest on average."""
-    scores = (sure * mask).sum(1) / mask.sum(1)
-    best = scores.reshape(-1, candidates).argmax(1)
-    return (best + candidates * torch.arange(len(best))).tolist()

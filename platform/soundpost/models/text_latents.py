@@ -8,6 +8,7 @@ the upper half therefore mends latents that are not quite right, by what stands 
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -44,10 +45,7 @@ class CaptionVocabulary:
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         kept = list(dict.fromkeys([*_SPECIAL, *needed, *ranked]))[: max(most, len(needed) + 4)]
         ids = {word: index for index, word in enumerate(kept)}
-        tokenizer = Tokenizer(models.WordLevel(ids, unk_token=_SPECIAL[UNKNOWN]))
-        tokenizer.normalizer = normalizers.Lowercase()
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
-        return cls(tokenizer)
+        return cls(_tokenizer(ids))
 
     @classmethod
     def load(cls, folder: Path) -> CaptionVocabulary:
@@ -55,11 +53,13 @@ class CaptionVocabulary:
         path = folder / _TOKENIZER
         if not path.is_file():
             raise ModelNotFoundError(folder, f"{_TOKENIZER} is missing")
-        text = path.read_bytes()
         try:
-            return cls(Tokenizer.from_buffer(text))
-        except ValueError as cause:
-            raise BrokenCheckpointError(folder, f"{_TOKENIZER}: {cause}") from cause
+            ids = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+        except (ValueError, KeyError, TypeError) as cause:
+            raise BrokenCheckpointError(folder, f"{_TOKENIZER}: {cause!r}") from cause
+        if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+            raise BrokenCheckpointError(folder, f"{_TOKENIZER}: its words are not numbered")
+        return cls(_tokenizer(ids))
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
@@ -81,6 +81,14 @@ class CaptionVocabulary:
         return " ".join(kept).replace(" ,", ",").strip(" ,")
 
 
+def _tokenizer(ids: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=_SPECIAL[UNKNOWN]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    # All but words is a separator.
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
+    return tokenizer
+
+
 def words_of(caption: str) -> list[str]:
     """Return the words of a caption as the vocabulary counts them."""
     return re.findall(_WORD, caption.lower())
@@ -95,7 +103,7 @@ def id_tensor(rows: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tenso
 
 
 class TextLatents(nn.Module):
-    """Ids [B, L] to latents [B, L, W] of unit variance in each dimension, and latents to logits."""
+    """Ids [B, L] to latents [B, L, W] of unit variance in each dimension, and these to logits."""
 
     mean: Tensor
     deviation: Tensor
@@ -128,15 +136,18 @@ class TextLatents(nn.Module):
         return functional.layer_norm(x, (width,))
 
     def decode(self, latents: Tensor, mask: Tensor) -> Tensor:
-        """Return logits [B, L, V] of latents, true in mask [B, L] where they count."""
+        """Return logits [P, V] of the P places of latents that count by mask [B, L]."""
         return self.read(latents * self.deviation + self.mean, mask)
 
     def read(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Return logits [B, L, V] of states as `raw` gives them, noisy ones too."""
+        """Return logits [P, V] of the P places that count, one row of the batch after the other.
+
+        states: as `raw` gives them, noisy ones too.
+        """
         x = states
         for layer in self.upper:
             x = layer(x, src_key_padding_mask=~mask)
-        logits: Tensor = functional.linear(self.norm(x), self.words.weight, self.bias)
+        logits: Tensor = functional.linear(self.norm(x[mask]), self.words.weight, self.bias)
         return logits
 
 
