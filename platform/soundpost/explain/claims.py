@@ -111,7 +111,7 @@ def _nothing(reader: _Reader, sentence: Sentence) -> bool:
     if found is None or EXCEPTED.search(sentence.masked):
         return False
     if not found.group().lower().startswith(("no", "cannot")):
-        clause = next(c for c in sentence.clauses if found.start() < max(c.end, found.start() + 1))
+        clause = next(c for c in sentence.clauses if found.start() <= c.end)
         if any(noun.end <= found.start() for noun in clause.nouns):
             return False
     reader.add(sentence, (0, None, Attribute.NOTHING, Direction.SAME), *found.span())
@@ -139,12 +139,14 @@ def _audio(sentence: Sentence, number: int) -> int | None:
     own = clauses[number].refs
     if own:
         return next((ref.audio for ref in own if ref.subject), own[0].audio)
-    for clause in (*reversed(clauses[:number]), *clauses[number + 1 :]):
-        if clause.refs:
-            return clause.refs[-1 if clause.start < clauses[number].start else 0].audio
-    for audio in (*sentence.compared, *sentence.excluded):
-        return 3 - audio if audio else None
-    return None
+    before = [ref.audio for clause in reversed(clauses[:number]) for ref in reversed(clause.refs)]
+    after = [ref.audio for clause in clauses[number + 1 :] for ref in clause.refs]
+    if any(cue.mode is not Mode.SAME for cue in clauses[number].cues):
+        before, after = [a for a in before if a], [a for a in after if a]
+    if before or after:
+        return (before or after)[0]
+    audio = sentence.compared[0] if sentence.compared else 0
+    return 3 - audio if audio else None
 
 
 # --- comparisons ---------------------------------------------------------------------------------
@@ -297,7 +299,7 @@ def _direction(
             case Mode.REPLACED_BY:
                 return Direction.ONLY, cue, not after
             case Mode.REPLACES:
-                return Direction.ONLY, cue, after
+                return Direction.ONLY, cue, after and _denied(sentence.masked, clause, cue, noun)
             case Mode.JOINED_BY if after:
                 return Direction.ONLY, cue, False
             case Mode.JOINS if not after:
@@ -309,13 +311,15 @@ def _direction(
     only = next((cue for cue in modes if cue.mode is Mode.ONLY), None)
     if only is not None and not noun.context:
         return Direction.ONLY, only, False
-    if _INSTEAD.search(sentence.masked) or (audio and 3 - audio in sentence.excluded):
+    elsewhere = any(audio and ref.audio == 3 - audio for ref in clause.excluded)
+    again = not clause.refs and noun.definite
+    if elsewhere or (_INSTEAD.search(sentence.masked) and not again):
         return (Direction.PRESENT if noun.context else Direction.ONLY), None, False
     return Direction.PRESENT, None, False
 
 
 def _denied(masked: str, clause: Clause, cue: Cue, noun: Noun) -> bool:
-    """Say whether a "no" or "without" reaches a sound: the next one, and those joined to it."""
+    """Say whether "no" or "instead of" reaches a sound: the next one, and those joined to it."""
     after = [n for n in clause.nouns if n.start >= cue.end]
     if len(masked[cue.end : after[0].start].split()) > _MOST_WORDS_AFTER_NO:
         return False

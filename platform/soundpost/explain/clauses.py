@@ -17,18 +17,24 @@ from soundpost.explain.cues import (
     MODES,
     REFERENCE,
     Cue,
+    Mode,
     number_of,
 )
 from soundpost.explain.lexicon import find_events
 
 _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?](?!\s|$)[^.!?\n]*)*")
-_STRONG = re.compile(r";|,?\s*\b(?:but|whereas|although|though|however|yet)\b", re.IGNORECASE)
+_THAT = (
+    r"(?:differ(?:s|ence)?|apart|is|hears?|finds?|changed|once|notices?|means)(?:\s+in)?\s+that\b"
+)
+_STRONG = re.compile(
+    rf";|,?\s*\b(?:but|whereas|although|though|however|yet)\b|\b{_THAT}", re.IGNORECASE
+)
 _WEAK = re.compile(
     r",\s*and\s+|,\s*while\s+|,\s*with\s+|,\s*as\s+|,|\b(?:and|while|with)\b", re.IGNORECASE
 )
 _HOLDS = re.compile(
     r"\b(?:has|have|holds?|contains?|features?|carry|carries|heard|there\s+(?:is|are)|consists?"
-    r"|opens?|starts?|begins?|shares?|plays?|brings|is|are|goes|go)\b",
+    r"|opens?|starts?|begins?|shares?|plays?|brings|goes|go)\b",
     re.IGNORECASE,
 )
 _BANDS = (
@@ -79,13 +85,17 @@ class Noun:
 
 @dataclass
 class Clause:
-    """A clause [start:end] of a sentence, with its own words and the recording that it speaks of."""
+    """A clause [start:end] of a sentence, with its own words.
+
+    excluded: recordings of which it says that they are otherwise ("unlike audio 1").
+    """
 
     start: int
     end: int
     refs: list[Ref] = field(default_factory=list)
     nouns: list[Noun] = field(default_factory=list)
     cues: list[Cue] = field(default_factory=list)
+    excluded: list[Ref] = field(default_factory=list)
 
     @property
     def events(self) -> list[Noun]:
@@ -95,7 +105,7 @@ class Clause:
 
 @dataclass
 class Sentence:
-    """A sentence from `start` of the text, its clauses, and the recordings only compared with or excluded.
+    """A sentence from `start` of the text, its clauses, and the recordings only compared with.
 
     masked: its words, with stars for each recording named.
     """
@@ -104,7 +114,6 @@ class Sentence:
     masked: str
     clauses: list[Clause]
     compared: list[int]
-    excluded: list[int]
 
 
 def sentences_of(text: str) -> Iterator[Sentence]:
@@ -129,24 +138,26 @@ def _read(words: str, start: int, last: int) -> tuple[Sentence, int]:
     nouns = _nouns(masked)
     cues = _cues(masked, nouns)
     clauses = _cut(masked, refs, nouns, cues)
-    return Sentence(start, masked, clauses, compared, excluded), last
+    for clause in clauses:
+        clause.excluded = [ref for ref in excluded if clause.start <= ref.start < clause.end]
+    return Sentence(start, masked, clauses, [ref.audio for ref in compared]), last
 
 
 def _masked(
     words: str, patterns: Sequence[re.Pattern[str]], unless_alone: bool = False
-) -> tuple[str, list[int]]:
+) -> tuple[str, list[Ref]]:
     """Blank out recordings that are only compared with, and return which they are.
 
     unless_alone: only beside another recording; what is missing in the only one named is absent.
     """
-    found: list[int] = []
+    found: list[Ref] = []
     for pattern in patterns:
         for match in pattern.finditer(words):
             rest = words[: match.start()] + " " * len(match.group()) + words[match.end() :]
             named = REFERENCE.search(match.group("ref"))
             if named is None or (unless_alone and REFERENCE.search(rest) is None):
                 continue
-            found.append(number_of(named) or 0)
+            found.append(Ref(*match.span(), number_of(named) or 0, False))
             words = words[: match.start()] + "~" * len(match.group()) + words[match.end() :]
     return words, found
 
@@ -210,7 +221,8 @@ def _cut(masked: str, refs: list[Ref], nouns: list[Noun], cues: list[Cue]) -> li
         if stop.start() < start:
             continue
         left = _fill(Clause(start, stop.start()), refs, nouns, cues)
-        following = _next_stop(masked, stop.end(), nouns, cues)
+        wide = strong or (stop.group().startswith(",") and len(stop.group().strip()) > 1)
+        following = _next_stop(masked, stop.end(), nouns, cues, wide)
         right = _fill(Clause(stop.end(), following), refs, nouns, cues)
         if strong or _parts(masked, left, right):
             clauses.append(left)
@@ -232,9 +244,10 @@ def _separators(
     return sorted(places, key=lambda place: (place[0].start(), not place[1]))
 
 
-def _next_stop(masked: str, start: int, nouns: list[Noun], cues: list[Cue]) -> int:
-    for match, _ in _separators(masked, nouns, cues):
-        if match.start() >= start:
+def _next_stop(masked: str, start: int, nouns: list[Noun], cues: list[Cue], wide: bool) -> int:
+    """Return where the statement after a separator ends; wide: an "and" or a comma is part of it."""
+    for match, strong in _separators(masked, nouns, cues):
+        if match.start() >= start and (strong or not wide or match.group().startswith(", ")):
             return match.start()
     return len(masked)
 
@@ -248,6 +261,9 @@ def _fill(clause: Clause, refs: list[Ref], nouns: list[Noun], cues: list[Cue]) -
 
 def _parts(masked: str, left: Clause, right: Clause) -> bool:
     """Say whether a comma or an "and" parts two statements, not two sounds of a list."""
+    lead = left.cues[0] if left.cues and not left.refs else None
+    if lead and lead.mode is Mode.REPLACES and not masked[left.start : lead.start].strip(" ,"):
+        return False
     said = [cue for cue in left.cues if not cue.loose]
     more = [cue for cue in right.cues if not cue.loose]
     complete = bool(said) or bool(_HOLDS.search(masked[left.start : left.end]) and left.nouns)

@@ -31,22 +31,23 @@ _BOTH = (
 )
 _PLAIN_REF = re.sub(r"\?P<\w+>", "?:", REF)
 _THAN = (
-    r"(?:than|compared\s+(?:with|to)|in\s+comparison\s+(?:with|to)|relative\s+to"
+    r"\b(?:than|compared\s+(?:with|to)|in\s+comparison\s+(?:with|to)|relative\s+to"
     r"|in\s+contrast\s+(?:with|to)|as\s+opposed\s+to|just\s+as|as|measured\s+against|next\s+to)\s+"
     r"(?:(?:it|they)\s+(?:is|are|does|do)\s+)?(?:those\s+|that\s+|what\s+is\s+)?"
     r"(?:(?:heard\s+)?(?:in|of|for|from)\s+)?"
 )
 _EXCEPT = (
-    r"(?:(?:,\s*)?(?:but\s+|and\s+)?(?:is\s+|are\s+)?not\s+(?:heard\s+|there\s+|present\s+)?in\s+"
+    r"(?:(?:,\s*|\bbut\s+|\band\s+)(?:is\s+|are\s+)?not\s+(?:heard\s+|there\s+|present\s+)?in\s+"
     r"|unlike\s+(?:in\s+)?"
-    r"|(?:(?:that|which)\s+(?:is|are)\s+)?(?:missing|absent|gone)\s+(?:in|from)\s+)"
+    r"|(?:that|which)\s+(?:is|are)\s+(?:missing|absent|gone|not\s+heard)\s+(?:in|from)\s+)"
 )
 
 REFERENCE = re.compile(rf"(?P<both>{_BOTH})|{REF}", re.IGNORECASE)
 COMPARED = re.compile(rf"(?:{_THAN})(?P<ref>{_PLAIN_REF})", re.IGNORECASE)
 EXCLUDED = re.compile(rf"(?:{_EXCEPT})(?P<ref>{_PLAIN_REF})", re.IGNORECASE)
 LACKED = re.compile(
-    rf"\b(?:that|which)\s+(?P<ref>{_PLAIN_REF})\s+(?:lacks|misses|does\s+not\s+(?:have|hold|contain))",
+    rf"\b(?:that|which)\s+(?P<ref>{_PLAIN_REF})\s+(?:lacks|misses|does\s+not\s+(?:have|hold|contain))"
+    r"(?=\s*(?:$|[,.;:]|(?:and|but|while|whereas|then|with)\b))",
     re.IGNORECASE,
 )
 FROM_TO = re.compile(rf"\bfrom\s+(?P<ref>{_PLAIN_REF})\s+(?=to\s+(?:{_PLAIN_REF}))", re.IGNORECASE)
@@ -121,7 +122,7 @@ _MODES: tuple[tuple[Mode, str], ...] = (
     (Mode.JOINED_BY, rf"{_IS}\s+joined\s+by"),
     (Mode.JOINS, r"joins?(?!\s+in\b)"),
     (Mode.ABSENT_AFTER, rf"no\s+longer\s+{_HAS}|does\s+not\s+(?:have|hold|contain|include|feature|carry)|do\s+not\s+(?:have|hold|contain)|doesn't\s+(?:have|hold|contain)|without|lacks?|lacking|loses|has\s+lost|misses|omits|leaves?\s+out|devoid\s+of|free\s+of|no(?!\s+(?:longer|louder|softer|more|less|audible|difference|real|change))"),
-    (Mode.ABSENT_BEFORE, rf"(?:{_IS}\s+)?no\s+longer(?:\s+(?:there|heard|present|audible|part))?|{_IS}\s+(?:missing|gone|absent|removed|left\s+out|taken\s+out|taken\s+away|silent|lost|lacking)|(?:missing|absent|gone)(?=\s+(?:in|from)\b)|{_IS}\s+not\s+(?:heard|there|present|audible|part)|cannot\s+be\s+heard|drops?\s+out|(?:has|have)\s+(?:gone|disappeared|vanished|dropped\s+out)|disappears?|vanish(?:es)?|falls?\s+(?:silent|away)|{_IS}\s+dropped"),
+    (Mode.ABSENT_BEFORE, rf"(?:{_IS}\s+)?no\s+longer(?:\s+(?:there|heard|present|audible|part))?|{_IS}\s+(?:missing|gone|absent|removed|left\s+out|taken\s+out|taken\s+away|silent|lost|lacking)|(?:missing|absent|gone)(?=\s+(?:in|from)\b)|not(?=\s+in\b)|{_IS}\s+not\s+(?:heard|there|present|audible|part)|cannot\s+be\s+heard|drops?\s+out|(?:has|have)\s+(?:gone|disappeared|vanished|dropped\s+out)|disappears?|vanish(?:es)?|falls?\s+(?:silent|away)|{_IS}\s+dropped"),
     (Mode.ONLY, rf"only(?=\s+(?:heard\s+|present\s+)?in\b)|only(?=\s*\*)|(?<=\*)\s*(?:only(?!\s+{_HAS})|alone)|exclusive\s+to|unique\s+to|(?<=\*)\s+also\s+{_HAS}|adds?|added|adding|gains?|introduces?|brings?\s+in|{_IS}\s+new|new(?=\s+in\b)|newly|appears?(?!\s+to\b)|appearing|joins?\s+in|joining\s+in|an?\s+(?:extra|additional|further|new)|comes?\s+on\s+top"),
     (Mode.SAME, rf"remains?|stays?|goes\s+on|go\s+on|continues?|{_IS}\s+kept|unchanged|keeps?|{_IS}\s+the\s+same|sounds?\s+the\s+same|shared|share"),
 )  # fmt: skip

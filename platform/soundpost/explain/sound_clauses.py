@@ -193,7 +193,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
                  "crowd applauding", "audience applauds"),
     "breathing": ("breath", "breaths", "panting", "gasping", "heavy breathing"),
     "coughing": ("cough", "coughs"),
-    "footsteps": ("walking", "steps", "footstep", "person walking", "footfalls", "steps of someone",
+    "footsteps": ("walking", "footstep", "person walking", "footfalls", "steps of someone",
                   "people walking", "running steps"),
     "laughing": ("laughs", "laugh", "giggling", "chuckling", "giggle", "crowd laughing",
                  "baby laughing", "man laughing", "woman laughing"),

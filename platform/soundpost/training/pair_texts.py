@@ -1,0 +1,313 @@
+"""Reference texts of pairs, written from their records: three tiers, captions, and prompts.
+
+Every word of a text that can be checked is true of the record, and `claims.parse` reads it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from soundpost.explain.claim import Attribute, Direction, direction_of
+from soundpost.explain.phrasing import (
+    ALL_NAMES,
+    MUCH,
+    NOTHING,
+    PLAIN,
+    SLIGHT,
+    Names,
+    compare,
+    drawn,
+    hold,
+    listed,
+    place,
+    replace,
+    sentence,
+    sound,
+    verb,
+)
+from soundpost.training.pair_captions import caption, narrated, things_of
+from soundpost.training.pair_records import Edit, EditKind, Heard, PairRecord
+from soundpost.training.pair_truth import CHANGES, brightness, is_silent, truth
+from soundpost.training.pair_wordings import (
+    BARE_SENTENCES,
+    CAPTION_PROMPTS,
+    CLOSINGS,
+    CLOSINGS_OF_DIFFERENT,
+    EDIT_LEADS,
+    IMPRESSIONS,
+    NO_IMPRESSIONS,
+    PROMPTS,
+    SECOND_LEADS,
+    SENTENCES,
+)
+
+__all__ = ["CAPTION_PROMPTS", "PROMPTS", "caption", "position_caption", "reference", "truth"]
+
+LONGEST_TIER_1 = 28
+LONGEST_TIER_2 = 58
+_TRIES = 12
+# From where on a difference is plain, and much, in each unit.
+_DEGREES: dict[str, tuple[float, float]] = {
+    "dB": (4.0, 9.0),
+    "s": (0.7, 2.0),
+    "ratio": (1.2, 1.6),
+    "semitones": (2.0, 5.0),
+    "s RT60": (0.4, 1.2),
+    "% throttle": (15.0, 35.0),
+}
+_CLEARLY_DB = 2.0
+_CLEARLY_BRIGHTER = 0.2
+
+
+def reference(record: PairRecord, tier: int, rng: np.random.Generator) -> str:
+    """Write what differs: in a few words (1), one sentence (2) or a paragraph (3)."""
+    names = drawn(ALL_NAMES, rng)
+    if is_silent(record):
+        return _silent(record, tier, names, rng)
+    match tier:
+        case 1:
+            return _shortest(lambda: _concise(record, names, rng), LONGEST_TIER_1)
+        case 2:
+            return _shortest(lambda: _extended(record, names, rng), LONGEST_TIER_2)
+        case _:
+            return _paragraph(record, names, rng)
+
+
+def position_caption(record: PairRecord, which: int, rng: np.random.Generator) -> tuple[str, str]:
+    """Return a prompt for what is heard in audio 1, 2, or each of both (3), and the answer."""
+    heard = {1: record.heard_1, 2: record.heard_2}
+    audios = (1, 2) if which == 3 else (which,)
+    answers = [_captioned(heard[audio], audio, rng) for audio in audios]
+    return drawn(CAPTION_PROMPTS[which], rng), " ".join(answers)
+
+
+def _captioned(heard: Sequence[Heard], audio: int, rng: np.random.Generator) -> str:
+    frame = drawn(("Audio {} is {}.", "Audio {} holds {}.", "In audio {} one hears {}."), rng)
+    return frame.format(audio, caption(heard, rng, doing=True))
+
+
+def _shortest(write: Callable[[], str], longest: int) -> str:
+    """Write until the text is short enough; else take the shortest."""
+    texts: list[str] = []
+    for _ in range(_TRIES):
+        texts.append(write())
+        if len(texts[-1].split()) <= longest:
+            return texts[-1]
+    return min(texts, key=lambda text: len(text.split()))
+
+
+# --- what is said of the edits -------------------------------------------------------------------
+
+
+def degree_of(edit: Edit) -> int:
+    """Return SLIGHT, PLAIN or MUCH by an edit's amount; PLAIN where it has none that tells."""
+    if edit.amount is None or edit.unit not in _DEGREES:
+        return PLAIN
+    amount = edit.amount
+    if edit.unit == "ratio":
+        amount = max(amount, 1.0 / max(amount, 1e-6))
+    plain, much = _DEGREES[edit.unit]
+    return SLIGHT if amount < plain else PLAIN if amount < much else MUCH
+
+
+def statement(edit: Edit, names: Names, rng: np.random.Generator) -> str:
+    """Say one edit, mostly as seen from audio 2."""
+    match edit.kind:
+        case EditKind.ADDED:
+            return place(edit.what or "", Direction.ONLY, 2, names, rng)
+        case EditKind.REMOVED if rng.random() < 0.6:
+            return place(edit.what or "", Direction.ABSENT, 2, names, rng)
+        case EditKind.REMOVED:
+            return place(edit.what or "", Direction.ONLY, 1, names, rng)
+        case EditKind.REPLACED:
+            return replace(edit.what or "", edit.other or "", names, rng)
+    attribute, sign = CHANGES[edit.kind]
+    audio = 2 if rng.random() < 0.8 else 1
+    direction = direction_of(attribute, sign if audio == 2 else -sign)
+    return compare(edit.what, attribute, direction, audio, names, rng, degree_of(edit))
+
+
+def _statements(record: PairRecord, names: Names, rng: np.random.Generator) -> list[str]:
+    """Say every edit; of different scenes, what only one and only the other holds."""
+    if _are_scenes(record):
+        return _only_each(record, names, rng)
+    edits = list(record.edits)
+    if rng.random() < 0.5:
+        edits.reverse()
+    return [statement(edit, names, rng) for edit in edits]
+
+
+def _are_scenes(record: PairRecord) -> bool:
+    """Say whether the recordings are of different scenes, with more edits than are told singly."""
+    return len(record.edits) > 2 or (record.kind == "different" and not record.edits)
+
+
+def _only_each(record: PairRecord, names: Names, rng: np.random.Generator) -> list[str]:
+    said = []
+    for audio in (1, 2):
+        keys = _keys(record, audio)
+        other = _keys(record, 3 - audio)
+        alone = [key for key in keys if key not in other]
+        if alone:
+            items = things_of(alone, rng)
+            frame = drawn(
+                ("only {x} has {}", "only {x} holds {}", "{} {are} heard only in {x}"), rng
+            )
+            many = len(alone) > 1 or sound(alone[0]).plural
+            said.append(frame.format(listed(items), x=names.of(audio), are=verb("is", many)))
+    return said
+
+
+def _keys(record: PairRecord, audio: int) -> list[str]:
+    heard = record.heard_1 if audio == 1 else record.heard_2
+    return list(dict.fromkeys(one.what for one in sorted(heard, key=lambda one: one.start_s)))
+
+
+def _shared(record: PairRecord) -> list[str]:
+    second = _keys(record, 2)
+    return [key for key in _keys(record, 1) if key in second]
+
+
+def _of_edits(record: PairRecord) -> set[str]:
+    return {key for edit in record.edits for key in (edit.what, edit.other) if key}
+
+
+# --- tier 1 --------------------------------------------------------------------------------------
+
+
+def _concise(record: PairRecord, names: Names, rng: np.random.Generator) -> str:
+    said = _statements(record, names, rng)
+    others = [key for key in _shared(record) if key not in _of_edits(record)]
+    if not others and rng.random() < 0.4:
+        others = _shared(record)
+    link = drawn(("; ", ", whereas " if _are_scenes(record) else ", and "), rng)
+    text = link.join(said)
+    if not others:
+        return sentence(text)
+    context = _context(others, names, rng)
+    ending = drawn(("; {}", ", while {}", ". {}"), rng)
+    if ending.startswith("."):
+        return f"{sentence(text)} {sentence(context)}"
+    return sentence(text + ending.format(context))
+
+
+def _context(keys: Sequence[str], names: Names, rng: np.random.Generator) -> str:
+    """Say what both recordings hold."""
+    items = things_of(keys, rng)
+    if rng.random() < 0.5:
+        return hold(drawn(names.both, rng), items, rng)
+    many = len(items) > 1 or sound(keys[0]).plural
+    where = drawn(("in both", "in both recordings"), rng)
+    return f"{listed(items)} {verb('is', many)} heard {where}"
+
+
+# --- tier 2 --------------------------------------------------------------------------------------
+
+
+def _extended(record: PairRecord, names: Names, rng: np.random.Generator) -> str:
+    link = ", whereas " if _are_scenes(record) else ", and "
+    edits = link.join(_statements(record, names, rng))
+    content = _content(record, names, rng)
+    frame = drawn(SENTENCES if content else BARE_SENTENCES, rng)
+    character = _character(_told_of(record, rng)[:2], rng)
+    return sentence(frame.format(content=content, edits=edits, character=character))
+
+
+def _content(record: PairRecord, names: Names, rng: np.random.Generator) -> str:
+    """Say what both hold, or what each holds; nothing where the edits say it all."""
+    shared = _shared(record)
+    if shared:
+        return hold(drawn(names.both, rng), things_of(shared, rng), rng)
+    if record.edits and all(edit.kind not in CHANGES for edit in record.edits):
+        return ""
+    return f"{hold(names.first, things_of(_keys(record, 1), rng), rng)}, and " + hold(
+        names.second, things_of(_keys(record, 2), rng), rng
+    )
+
+
+def _told_of(record: PairRecord, rng: np.random.Generator) -> list[str]:
+    """Return the sounds in the order in which they deserve words: those of the edits first."""
+    keys = dict.fromkeys((*_keys(record, 1), *_keys(record, 2)))
+    of_edits = [key for key in keys if key in _of_edits(record)]
+    others = [key for key in keys if key not in of_edits]
+    rng.shuffle(others)
+    return [*of_edits, *others]
+
+
+def _character(keys: Sequence[str], rng: np.random.Generator) -> str:
+    """Say what some sounds are like: "the dog sounds short and rough, the rain even and broad"."""
+    parts = []
+    for number, key in enumerate(keys):
+        event = sound(key)
+        like = drawn(event.character or ("plain and unchanging",), rng)
+        said = drawn(("sounds", "is", "seems"), rng) if number == 0 else ""
+        parts.append(f"{event.the_thing} {verb(said, event.plural)} {like}".replace("  ", " "))
+    return drawn((", ", " and "), rng).join(parts)
+
+
+# --- tier 3 --------------------------------------------------------------------------------------
+
+
+def _paragraph(record: PairRecord, names: Names, rng: np.random.Generator) -> str:
+    sentences = [narrated(record.heard_1, names.first, record.duration_1_s, rng)]
+    sentences.append(narrated(record.heard_2, names.second, record.duration_2_s, rng))
+    said = _statements(record, names, rng)
+    leads = [drawn(EDIT_LEADS, rng), *(drawn(SECOND_LEADS, rng) for _ in said[1:])]
+    told = [sentence(lead.format(text)) for lead, text in zip(leads, said, strict=True)]
+    if rng.random() < 0.5:
+        sentences = [*told, *sentences]
+    else:
+        sentences += told
+    sentences.append(sentence(_character(_told_of(record, rng)[:3], rng)))
+    sentences += _physically(record, names, rng)
+    sentences += _impressions(record, rng)
+    return " ".join(sentences)
+
+
+def _physically(record: PairRecord, names: Names, rng: np.random.Generator) -> list[str]:
+    """Say of the whole recordings what the renders bear out clearly, now and then."""
+    whole = {edit.kind for edit in record.edits if edit.what is None}
+    level_db, brighter = record.rendered.get("level_db", 0.0), brightness(record)
+    said = []
+    if abs(level_db) > _CLEARLY_DB and not whole and rng.random() < 0.4:
+        direction = direction_of(Attribute.LEVEL, 1 if level_db > 0 else -1)
+        said.append(compare(None, Attribute.LEVEL, direction, 2, names, rng))
+    if abs(brighter) > _CLEARLY_BRIGHTER and not whole and rng.random() < 0.4:
+        direction = direction_of(Attribute.PITCH, 1 if brighter > 0 else -1)
+        said.append(compare(None, Attribute.PITCH, direction, 2, names, rng))
+    return [sentence(text) for text in said]
+
+
+def _impressions(record: PairRecord, rng: np.random.Generator) -> list[str]:
+    if record.kind == "different" or len(record.edits) > 2:
+        chosen = rng.permutation(len(CLOSINGS_OF_DIFFERENT))[:2]
+        return [sentence(CLOSINGS_OF_DIFFERENT[int(place)]) for place in chosen]
+    kind = drawn(record.edits, rng).kind if len(record.edits) == 1 else record.edits[0].kind
+    closing = drawn(CLOSINGS, rng)
+    return [sentence(drawn(IMPRESSIONS[kind], rng)), sentence(closing)]
+
+
+# --- nothing changed -----------------------------------------------------------------------------
+
+
+def _silent(record: PairRecord, tier: int, names: Names, rng: np.random.Generator) -> str:
+    nothing = drawn(NOTHING, rng)
+    if tier == 1:
+        return sentence(nothing)
+    content = hold(drawn(names.both, rng), things_of(_keys(record, 1), rng), rng)
+    character = _character(_told_of(record, rng)[:tier], rng)
+    if tier == 2:
+        frames = ("{c}, and {n}; {k}", "{n}; {c}; {k}", "{n}: {c}; {k}")
+        return sentence(drawn(frames, rng).format(c=content, n=nothing, k=character))
+    told = narrated(record.heard_1, names.first, record.duration_1_s, rng)
+    again = narrated(record.heard_2, names.second, record.duration_2_s, rng)
+    parts = [
+        sentence(nothing),
+        told,
+        again,
+        sentence(character),
+        sentence(drawn(NO_IMPRESSIONS, rng)),
+    ]
+    return " ".join(parts)
