@@ -174,6 +174,14 @@ def test_noise_belongs_to_its_seed_and_place() -> None:
     torch.testing.assert_close(noise[:1, :2], seeded_noise([7], (2, 16), 0))
     assert (noise[0] != noise[1]).all()
     assert abs(float(seeded_noise(list(range(50)), (8, 16), 0).std()) - 1) < 0.05
+    torch.testing.assert_close(seeded_noise([7], (4, 16), 0, 0.5), noise[:1] / 2)
+
+
+def test_the_likeliest_caption_does_not_depend_on_the_seed() -> None:
+    batch = sounds(4)
+    for steps in (1, 3):
+        writer = DacWriter(dac(), VOCABULARY, "1", DacSampling(steps))
+        assert writer.write(batch, [1, 2, 3, 4]) == writer.write(batch, [5, 6, 7, 8])
 
 
 def test_different_seeds_give_different_captions() -> None:
@@ -189,15 +197,16 @@ def test_no_guidance_is_the_condition_alone() -> None:
     batch, seeds = sounds(4), [1, 2, 3, 4]
     model = dac()
     plain = DacWriter(model, VOCABULARY, "1", DacSampling(2))._denoise
+    guided = DacWriter(model, VOCABULARY, "1", DacSampling(2, guidance=1.0))._denoise
     memory, bare = (
         model.reader(batch),
         model.reader(batch, torch.ones(4, dtype=torch.bool)),
     )
     lengths = torch.tensor([3, 4, 5, 6])
     with torch.inference_mode():
-        alone, _ = plain(memory, None, lengths, seeds, DacSampling(2))
-        none, _ = plain(memory, bare, lengths, seeds, DacSampling(2, guidance=0.0))
-        much, _ = plain(memory, bare, lengths, seeds, DacSampling(2, guidance=1.0))
+        alone, _ = plain(memory, None, lengths, seeds, True)
+        none, _ = plain(memory, bare, lengths, seeds, True)
+        much, _ = guided(memory, bare, lengths, seeds, True)
     torch.testing.assert_close(alone, none)
     assert not torch.allclose(alone, much, atol=1e-3)
 

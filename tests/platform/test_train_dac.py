@@ -115,7 +115,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
 ) -> None:
     monkeypatch.setattr(training, "_SAVE_STEPS", 3)
     # A twin of eight steps has nothing to say.
-    monkeypatch.setattr(training, "teach", lambda *_: list(CAPTIONS))
+    monkeypatch.setattr(training, "teach", lambda *_: [[text] for text in CAPTIONS])
     options = replace(OPTIONS, taught=0.5)
 
     def train(out: Path) -> Path:

@@ -62,7 +62,10 @@ class DacDimensions:
 
 
 class DacConfig(PretrainedConfig):
-    """Dimensions of DAC and whether it predicts lengths; saved beside its weights, rebuilds it."""
+    """Dimensions of DAC, whether it predicts lengths, and how it is best sampled from.
+
+    Saved beside its weights, rebuilds the model.
+    """
 
     model_type = "soundpost_dac"
 
@@ -71,10 +74,12 @@ class DacConfig(PretrainedConfig):
         dimensions: dict[str, Any] | None = None,
         lengths: str = "predicted",
         dropout: float = 0.1,
+        sampling: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.dimensions = dimensions or asdict(DacDimensions())
         self.lengths = lengths
+        self.sampling = sampling or {}
         self.caption_dropout = dropout
         super().__init__(**kwargs)
 
@@ -189,19 +194,20 @@ class DacSampling:
     """How captions are drawn.
 
     steps of DDIM; guidance w: x_0 = (1 + w) with the sound - w without it, 0 takes one pass.
-    diverse: words as people have them, lengths drawn by their probability, and noise of full
-    strength; else the twin's wording, the likeliest length, and noise of strength `noise`.
-    candidates: as many of the likeliest lengths are tried, the caption that its words are surest of
-    is taken.
+    The likeliest caption has the likeliest length and noise of strength `noise`; of `candidates` of
+    the likeliest lengths that is taken whose words are surest. Diverse ones have lengths drawn by
+    their probability to the power of 1 / length_temperature, and noise of strength `varied_noise`.
+    taught and varied_taught: whether in the twin's wording or in people's.
     """
 
-    steps: int = 2
+    steps: int = 1
     guidance: float = 0.0
-    diverse: bool = False
     taught: bool = True
-    noise: float = 1.0
-    length_temperature: float = 1.0
+    noise: float = 0.0
     candidates: int = 1
+    varied_taught: bool = True
+    varied_noise: float = 1.0
+    length_temperature: float = 1.0
 
 
 class DacWriter:
@@ -218,13 +224,16 @@ class DacWriter:
         nn.Module.eval(model)
         self.vocabulary = vocabulary
         self.revision = revision
-        self.sampling = sampling or DacSampling()
+        self.sampling = sampling or DacSampling(**model.config.sampling)
 
     name = "dac"
 
     @classmethod
     def load(cls, folder: Path, sampling: DacSampling | None = None) -> DacWriter:
-        """Load a trained folder. Raises ModelNotFoundError, BrokenCheckpointError."""
+        """Load a trained folder; without `sampling` as its config says.
+
+        Raises ModelNotFoundError, BrokenCheckpointError.
+        """
         weights = folder / "model.safetensors"
         if not weights.is_file():
             raise ModelNotFoundError(folder, "model.safetensors is missing")
@@ -248,11 +257,11 @@ class DacWriter:
 
         diverse: draw one of many captions, not the likeliest.
         """
-        options = replace(self.sampling, diverse=self.sampling.diverse or diverse)
-        if options.taught and not options.diverse:
+        options = self.sampling
+        if options.varied_taught if diverse else options.taught:
             sounds = replace(sounds, style=sounds.style % 2 + 2)
         memory = self.model.reader(sounds)
-        lengths, of = self._lengths(memory, seeds, options)
+        lengths, of = self._lengths(memory, seeds, diverse)
         bare = self._bare(sounds) if options.guidance else None
         texts, sure = [""] * len(of), np.zeros(len(of))
         # Captions of about one length go together: less of a canvas is left empty.
@@ -260,7 +269,7 @@ class DacWriter:
             owners = of[rows]
             without = None if bare is None else bare.rows(owners)
             its_seeds = [seeds[owner] for owner in owners.tolist()]
-            found = self._worded(memory.rows(owners), without, lengths[rows], its_seeds, options)
+            found = self._worded(memory.rows(owners), without, lengths[rows], its_seeds, diverse)
             for row, (text, confidence) in zip(rows.tolist(), found, strict=True):
                 texts[row], sure[row] = text, confidence
         best = sure.reshape(-1, options.candidates).argmax(axis=1)
@@ -272,31 +281,31 @@ class DacWriter:
         bare: Memory | None,
         lengths: Tensor,
         seeds: Sequence[int],
-        options: DacSampling,
+        diverse: bool,
     ) -> list[tuple[str, float]]:
         """Return captions of given lengths, and how sure they are of their words on average."""
-        latents, mask = self._denoise(memory, bare, lengths, seeds, options)
+        latents, mask = self._denoise(memory, bare, lengths, seeds, diverse)
         logits = self.model.latents.decode(latents, mask)
         counts = mask.sum(1).tolist()
         texts = [self.vocabulary.text(row.tolist()) for row in logits.argmax(-1).split(counts)]
-        if options.candidates == 1:
+        if self.sampling.candidates == 1:
             return [(text, 0.0) for text in texts]
         sure = logits.log_softmax(-1).amax(-1).split(counts)
         return [(text, float(row.mean())) for text, row in zip(texts, sure, strict=True)]
 
     def _lengths(
-        self, memory: Memory, seeds: Sequence[int], options: DacSampling
+        self, memory: Memory, seeds: Sequence[int], diverse: bool
     ) -> tuple[Tensor, Tensor]:
         """Return lengths [B * candidates] and to which sound each belongs."""
-        count = options.candidates
+        count = self.sampling.candidates
         of = torch.arange(len(memory.states)).repeat_interleave(count)
         if not self.model.predicts_lengths:
             return torch.zeros(len(of), dtype=torch.long), of
         logits = self.model.length_head(memory.states[:, 0])
         logits[:, 0] = float("-inf")
-        if options.diverse:
+        if diverse:
             draws = [np.random.default_rng(seed).random(count) for seed in seeds]
-            shares = (logits / options.length_temperature).softmax(-1).double().cumsum(-1)
+            shares = (logits / self.sampling.length_temperature).softmax(-1).double().cumsum(-1)
             # A draw that rounding puts above the last share belongs to the last.
             places = torch.searchsorted(shares, torch.from_numpy(np.stack(draws)))
             return places.clamp(1, logits.shape[1] - 1).flatten(), of
@@ -312,13 +321,13 @@ class DacWriter:
         bare: Memory | None,
         lengths: Tensor,
         seeds: Sequence[int],
-        options: DacSampling,
+        diverse: bool,
     ) -> tuple[Tensor, Tensor]:
         """Return latents [B, L, W] and which of them count."""
-        model, denoiser = self.model, self.model.denoiser
+        model, denoiser, options = self.model, self.model.denoiser, self.sampling
         mask, told = model.canvas(lengths)
         shape = (mask.shape[1], model.config.shape.latent)
-        strength = 1.0 if options.diverse else options.noise
+        strength = options.varied_noise if diverse else options.noise
         sound = denoiser.keep(memory)
         without = None if bare is None else denoiser.keep(bare)
         guess = torch.zeros(len(mask), *shape)
@@ -334,11 +343,16 @@ class DacWriter:
             return x_0
 
         sampler = DdimSampler(model.schedule, options.steps, clamp=None)
-        latents = sampler.sample(predict, lambda draw: strength * seeded_noise(seeds, shape, draw))
+        latents = sampler.sample(predict, lambda draw: seeded_noise(seeds, shape, draw, strength))
         return latents, mask
 
 
-def seeded_noise(seeds: Sequence[int], shape: tuple[int, int], draw: int) -> Tensor:
+def seeded_noise(
+    seeds: Sequence[int], shape: tuple[int, int], draw: int, strength: float = 1.0
+) -> Tensor:
     """Return noise [B, L, W] of shape (L, W): a row depends on its seed, a place on no other place."""
+    if not strength:
+        return torch.zeros(len(seeds), *shape)
     keys: NDArray[np.int64] = np.arange(shape[0] * shape[1], dtype=np.int64)
-    return torch.stack([SeededNoise(seed, keys)(draw) for seed in seeds]).reshape(-1, *shape)
+    noise = torch.stack([SeededNoise(seed, keys)(draw) for seed in seeds])
+    return strength * noise.reshape(-1, *shape)

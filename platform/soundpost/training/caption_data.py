@@ -31,6 +31,7 @@ from soundpost.models.encoder import AudioTextEncoder, FloatArray
 from soundpost.training.composed import Layout, Pool, Scene, draw_plan, play, render
 from soundpost.training.composed_texts import Gap, fit_gap
 from soundpost.training.data import captions
+from soundpost.training.pair_captions import caption
 from soundpost.training.pair_records import Heard
 from soundpost.training.pair_scenes import load_pair_pool
 
@@ -45,7 +46,7 @@ _BATCH = 16
 _TEXT_BATCH = 256
 _THEN = re.compile(r",?\s+(?:followed by|and then|then|before)\s+", re.IGNORECASE)
 
-Caption = Callable[[Sequence[Heard], np.random.Generator], str]
+WriteCaption = Callable[[Sequence[Heard], np.random.Generator], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +185,7 @@ def frames_of(encoder: AudioTextEncoder, waves: Sequence[FloatArray]) -> list[Fl
 
 
 def hear(
-    encoder: AudioTextEncoder, recordings: Sequence[Recording], caption: Caption, seed: int
+    encoder: AudioTextEncoder, recordings: Sequence[Recording], write: WriteCaption, seed: int
 ) -> HeardCaptions:
     """Embed recordings and caption each a few times."""
     tokens: list[FloatArray] = []
@@ -192,7 +193,7 @@ def hear(
         tokens += frames_of(encoder, [r.wave for r in recordings[start : start + _BATCH]])
     rng = np.random.default_rng([seed, 1])
     told = tuple(
-        tuple(dict.fromkeys(caption(recording.heard, rng) for _ in range(CAPTIONS_EACH)))
+        tuple(dict.fromkeys(write(recording.heard, rng) for _ in range(CAPTIONS_EACH)))
         for recording in recordings
     )
     counts = np.array([len(part) for part in tokens], np.int64)
@@ -211,14 +212,14 @@ def read(encoder: AudioTextEncoder, texts: Sequence[str], gap: Gap) -> TextCapti
     return TextCaptions(np.concatenate(vectors), counts, tuple((text,) for text in texts), gap)
 
 
-def gap_of(encoder: AudioTextEncoder, recordings: Sequence[Recording], caption: Caption) -> Gap:
+def gap_of(encoder: AudioTextEncoder, recordings: Sequence[Recording], write: WriteCaption) -> Gap:
     """Fit the gap between texts and sounds to recordings of one sound."""
     alone = [recording for recording in recordings if len(recording.heard) == 1]
     if len(alone) < 2:
         raise InvalidValueError(f"{len(alone)} recordings of one sound", "the gap needs some")
     tokens = frames_of(encoder, [recording.wave for recording in alone])
     rng = np.random.default_rng(0)
-    texts = encoder.embed_text([caption(recording.heard, rng) for recording in alone])
+    texts = encoder.embed_text([write(recording.heard, rng) for recording in alone])
     return fit_gap(np.repeat(texts, [len(part) for part in tokens], 0), np.concatenate(tokens))
 
 
@@ -280,7 +281,7 @@ def prepare(
     encoder: AudioTextEncoder,
     data: Path,
     out: Path,
-    caption: Caption,
+    write: WriteCaption,
     *,
     recordings: int,
     seed: int,
@@ -291,11 +292,11 @@ def prepare(
     for name, split, count in (("heard", "train", recordings), ("dev", "dev", recordings // 8)):
         if not (out / f"{name}.npz").is_file():
             made = list(draw_recordings(pools[split], count, seed))
-            save_captions(out / f"{name}.npz", hear(encoder, made, caption, seed))
+            save_captions(out / f"{name}.npz", hear(encoder, made, write, seed))
     if not (out / "texts.npz").is_file():
         some = list(draw_recordings(pools["train"], min(recordings, 800), seed + 1))
         texts = texts_of(data)[share.which :: share.of]
-        save_captions(out / "texts.npz", read(encoder, texts, gap_of(encoder, some, caption)))
+        save_captions(out / "texts.npz", read(encoder, texts, gap_of(encoder, some, write)))
 
 
 def main() -> None:
@@ -308,8 +309,6 @@ def main() -> None:
     parser.add_argument("--which", type=int, default=0, help="the first text that is read")
     parser.add_argument("--of", type=int, default=1, help="every so manieth text is read")
     options = parser.parse_args()
-    from soundpost.training.pair_texts import caption
-
     torch.set_flush_denormal(True)
     threads = load_settings().threads
     if threads:

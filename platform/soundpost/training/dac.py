@@ -35,11 +35,19 @@ from torch.nn import functional
 from soundpost.config import load_settings
 from soundpost.errors import InvalidValueError
 from soundpost.models.caption_condition import Style, conditions
-from soundpost.models.caption_twin import TwinConfig, TwinModel, TwinWriter, twin_of
+from soundpost.models.caption_twin import TwinConfig, TwinModel, TwinSampling, TwinWriter, twin_of
 from soundpost.models.dac import DacConfig, DacDimensions, DacModel, text_latents
 from soundpost.models.diffusion import seed_of
 from soundpost.models.pretrained import quietly
-from soundpost.models.text_latents import BEGIN, END, PAD, UNKNOWN, CaptionVocabulary, id_tensor
+from soundpost.models.text_latents import (
+    BEGIN,
+    END,
+    PAD,
+    UNKNOWN,
+    CaptionVocabulary,
+    id_tensor,
+    words_of,
+)
 from soundpost.training.caption_batches import CaptionBatch, CaptionBatches, Reworded, told_ids
 from soundpost.training.caption_data import CaptionSource, load_captions
 from soundpost.training.checkpoint import load_checkpoint, save_checkpoint
@@ -48,7 +56,8 @@ _WARM_UP_STEPS = 100
 _REPORT_STEPS = 100
 _SAVE_STEPS = 100
 _FITTED_TO = 4_096
-_TEACHING_BATCH = 64
+_TEACHING_BATCH = 32
+_TAUGHT_NUCLEUS = 0.7
 
 Loss = Callable[[np.random.Generator, torch.Generator], dict[str, Tensor]]
 
@@ -59,9 +68,11 @@ class CaptionOptions:
 
     Steps of the phases; batch: captions a step; rate: the learning rate at its height. texts: the
     share of batches that are texts alone. taught: the share of DAC's that the twin worded;
-    taught_texts: how many texts of a source it words. noise: the deviation, in each dimension, of
+    taught_texts: how many texts of a source it words; taught_draws: how many other wordings it
+    draws of each sound. noise: the deviation, in each dimension, of
     what is added to the tokens of sounds. dropped: how often DAC hears nothing. last: how often the
-    step is the noisiest, where sampling begins. words: weight of the cross-entropy. half: in bfloat16
+    step is the noisiest, where sampling begins. calm: how often
+    it then begins without noise. words: weight of the cross-entropy. half: in bfloat16
     where that is faster.
     """
 
@@ -72,11 +83,13 @@ class CaptionOptions:
     rate: float = 1e-3
     texts: float = 0.4
     taught: float = 0.5
-    taught_texts: int = 8_000
+    taught_texts: int = 6_000
+    taught_draws: int = 3
     noise: float = 0.02
     dropped: float = 0.1
     self_conditioned: float = 0.5
-    last: float = 0.3
+    last: float = 0.4
+    calm: float = 0.4
     words: float = 0.5
     masked: float = 0.15
     lengths: str = "predicted"
@@ -167,24 +180,29 @@ def dac_loss(
     model.latents.lower.eval()
     with torch.no_grad():
         x_0 = model.latents.encode(ids, mask).float() * mask[..., None]
-    draws = torch.rand(4, count, generator=generator)
-    noise = torch.randn(x_0.shape, generator=generator)
+    draws = torch.rand(5, count, generator=generator)
     steps = torch.randint(last + 1, (count,), generator=generator)
     steps = torch.where(draws[0] < options.last, last, steps)
     dropped = draws[1] < options.dropped
     memory = model.reader(batch.sounds, dropped)
     sound = model.denoiser.keep(memory)
-    x, guess = model.schedule.add_noise(x_0, noise, steps), torch.zeros_like(x_0)
-    conditioned = (draws[2] < options.self_conditioned)[:, None, None]
+    conditioned = draws[2] < options.self_conditioned
     # On its own way DAC never sees the truth: from pure noise to a guess, and from there on.
-    own = conditioned & (draws[3] < 0.5)[:, None, None]
+    own = conditioned & (draws[3] < 0.5)
+    noise = torch.randn(x_0.shape, generator=generator)
+    # The likeliest caption begins at the middle of all noise; only there does that give nothing away.
+    calm = (draws[4] < options.calm) & (own | (steps == last))
+    noise = torch.where(_rows(calm), 0.0, noise)
+    x = torch.where(_rows(calm), 0.0, model.schedule.add_noise(x_0, noise, steps))
+    guess = torch.zeros_like(x_0)
     if conditioned.any():
-        first = torch.where(own[:, 0, 0], last, steps)
-        start = torch.where(own, model.schedule.add_noise(x_0, noise, first), x)
+        first = torch.where(own, last, steps)
         with torch.no_grad():
+            start = model.schedule.add_noise(x_0, noise, first)
+            start = torch.where(_rows(calm), 0.0, start)
             made = model.denoiser(start, guess, first, told, sound).float()
-        guess = torch.where(conditioned, made, guess)
-        x = torch.where(own, model.schedule.add_noise(made, noise, steps), x)
+        guess = torch.where(_rows(conditioned), made, guess)
+        x = torch.where(_rows(own), model.schedule.add_noise(made, noise, steps), x)
     predicted = model.denoiser(x, guess, steps, told, sound)
     logits = model.latents.decode(predicted, mask)
     return {
@@ -192,6 +210,11 @@ def dac_loss(
         "words": options.words * functional.cross_entropy(logits.float(), ids[mask]),
         **_length_loss(model, memory.states[:, 0], batch.lengths, dropped),
     }
+
+
+def _rows(chosen: Tensor) -> Tensor:
+    """Let a choice of rows [B] apply to latents [B, L, W]."""
+    return chosen[:, None, None]
 
 
 def _distances(x: Tensor, x_0: Tensor, mask: Tensor, lengths: Tensor) -> dict[str, Tensor]:
@@ -266,7 +289,7 @@ def _taught_sources(
         return []
     if twin is None:
         raise InvalidValueError(f"a share of {options.taught} taught", "there is no twin to teach")
-    writer = TwinWriter.load(twin)
+    writer = TwinWriter.load(twin, TwinSampling(_TAUGHT_NUCLEUS))
     found: list[CaptionSource] = []
     for number, source in enumerate(sources):
         kept = out / f"taught-{number}-{writer.revision}.json"
@@ -274,22 +297,38 @@ def _taught_sources(
             worded = teach(writer, source, options, number)
             kept.write_text(json.dumps(worded), encoding="utf-8")
         captions = json.loads(kept.read_text(encoding="utf-8"))
-        found.append(Reworded(source, tuple((caption,) for caption in captions)))
+        found.append(Reworded(source, tuple(map(tuple, captions))))
     return found
 
 
 def teach(
     writer: TwinWriter, source: CaptionSource, options: CaptionOptions, number: int
-) -> list[str]:
-    """Return the twin's captions of the first sounds of a source."""
+) -> list[list[str]]:
+    """Return the twin's captions of the first sounds of a source.
+
+    Of each sound: the likeliest, as often as all others, and drawn ones of other lengths, at most one
+    of a length. So sound and length together leave little to choose.
+    """
     people = source.style is Style.PEOPLE
     count = min(len(source.captions), options.taught_texts) if people else len(source.captions)
     rng = np.random.default_rng([options.seed, number])
-    worded: list[str] = []
+    worded: list[list[str]] = []
     for start in track(range(0, count, _TEACHING_BATCH), "The twin captions"):
         rows = range(start, min(start + _TEACHING_BATCH, count))
         sounds = conditions([source.tokens(row, rng) for row in rows], [source.style] * len(rows))
-        worded += writer.write(sounds, [0] * len(rows))
+        likeliest = writer.write(sounds, [0] * len(rows))
+        seeds = [4 * row + place for row in rows for place in range(options.taught_draws)]
+        drawn = iter(
+            writer.write(sounds.repeated(options.taught_draws), seeds, diverse=True)
+            if seeds
+            else []
+        )
+        for text in likeliest:
+            by_length = {len(words_of(text)): text}
+            for other in (next(drawn) for _ in range(options.taught_draws)):
+                by_length.setdefault(len(words_of(other)), other)
+            others = list(by_length.values())[1:]
+            worded.append([text] * max(1, len(others)) + others)
     return worded
 
 
