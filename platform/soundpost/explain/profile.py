@@ -53,6 +53,7 @@ class Profile:
     """Time profile of one recording; T steps of `HOP_S`, S steps of `FINE_HOP_S`.
 
     level_dbfs, a_level_dbfs: [T], RMS and A-weighted. bands_dbfs: [T, 3], in `BAND_NAMES`.
+    fast_dbfs: [T, 12], in bands of about half an octave from 100 Hz.
     fine_dbfs: [S, K], a spectrum of K = 24 bands an octave from 80 Hz. noise_floor_dbfs: A-weighted
     level in the quietest tenth; noise_flatness: how white the spectrum is there, 0 to 1.
     decay_db_per_s: how fast levels fall after peaks, None where nothing falls by 10 dB.
@@ -63,6 +64,7 @@ class Profile:
     level_dbfs: FloatArray
     a_level_dbfs: FloatArray
     bands_dbfs: FloatArray
+    fast_dbfs: FloatArray
     fine_dbfs: FloatArray
     noise_floor_dbfs: float
     noise_flatness: float
@@ -87,6 +89,7 @@ def profile(wave: FloatArray) -> Profile:
         level_dbfs=_dbfs(power.sum(axis=1)),
         a_level_dbfs=a_level,
         bands_dbfs=bands,
+        fast_dbfs=rises,
         fine_dbfs=fine,
         noise_floor_dbfs=float(np.quantile(a_level, 0.1)),
         noise_flatness=_flatness(power[quiet]),
