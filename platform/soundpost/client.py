@@ -7,12 +7,12 @@ their code, with the value and the remedy that the service gave.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Unpack, overload
 from urllib.parse import quote
 
+from soundpost.client_explaining import ExplainingCalls
 from soundpost.client_notifications import NotificationCalls
 from soundpost.client_transport import (
     DEFAULT_URL,
@@ -20,11 +20,11 @@ from soundpost.client_transport import (
     given,
     is_problem,
     moment_text,
+    opened_part,
     parse,
     to_error,
 )
 from soundpost.client_watching import SourceFields, WatchingCalls
-from soundpost.errors import PathNotFoundError, UnreadableFileError
 from soundpost.service.schemas import (
     Health,
     Index,
@@ -43,7 +43,7 @@ from soundpost.service.schemas import (
 __all__ = ["DEFAULT_URL", "Client", "to_error"]
 
 
-class Client(WatchingCalls, NotificationCalls):
+class Client(WatchingCalls, NotificationCalls, ExplainingCalls):
     """Speaks to one service; safe to use from several threads. Close it, or use it in `with`.
 
     timeout_s: how long to wait for the next bytes of an answer, None for ever. retries: how often
@@ -69,7 +69,7 @@ class Client(WatchingCalls, NotificationCalls):
         """
         moment = started_at.isoformat() if isinstance(started_at, datetime) else started_at
         fields = {"source": source, "started_at": moment, "timezone": timezone}
-        with _opened(file, name) as part:
+        with opened_part(file, name) as part:
             return self._ask(Uploaded, "POST", "/v1/recordings", files=part, data=given(fields))
 
     def recordings(
@@ -248,7 +248,7 @@ class Client(WatchingCalls, NotificationCalls):
         """Find what sounds like a stretch of a file. Raises like search_text and upload."""
         filters = _filters(k, source, after, before, min_score, timeout_s)
         data = given({"start_s": start_s, "end_s": end_s, **filters})
-        with _opened(file, None) as part:
+        with opened_part(file, None) as part:
             return self._ask(SearchResult, "POST", "/v1/search/audio", files=part, data=data)
 
     def search_window(
@@ -346,28 +346,6 @@ class Client(WatchingCalls, NotificationCalls):
     def metrics(self) -> str:
         """Return the metrics in the text format of Prometheus."""
         return self._send("GET", "/metrics").text
-
-
-@contextmanager
-def _opened(file: str | Path | BinaryIO, name: str | None) -> Iterator[dict[str, Any]]:
-    """Give the part of a form that holds a file, which is read as it is sent."""
-    if not isinstance(file, (str, Path)):
-        yield {"file": (name or _name_of(file), file)}
-        return
-    path = Path(file)
-    try:
-        opened = path.open("rb")
-    except FileNotFoundError as error:
-        raise PathNotFoundError(path) from error
-    except OSError as error:
-        raise UnreadableFileError(path, error.strerror or str(error)) from error
-    with opened:
-        yield {"file": (name or path.name, opened)}
-
-
-def _name_of(file: BinaryIO) -> str:
-    name = getattr(file, "name", None)
-    return Path(name).name if isinstance(name, str) else "unnamed"
 
 
 def _filters(

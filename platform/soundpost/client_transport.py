@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,10 +17,12 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from soundpost.errors import (
     InvalidValueError,
+    PathNotFoundError,
     ServiceError,
     ServiceTimeoutError,
     ServiceUnreachableError,
     SoundpostError,
+    UnreadableFileError,
     error_class,
 )
 from soundpost.service.schemas import Page, Problem
@@ -221,3 +223,25 @@ def to_error(problem: Problem) -> SoundpostError:
     error.remedy = problem.remedy
     error.add_note(f"request {problem.request_id}")
     return error
+
+
+@contextmanager
+def opened_part(file: str | Path | BinaryIO, name: str | None) -> Iterator[dict[str, Any]]:
+    """Give the part of a form that holds a file, which is read as it is sent."""
+    if not isinstance(file, (str, Path)):
+        yield {"file": (name or _name_of(file), file)}
+        return
+    path = Path(file)
+    try:
+        opened = path.open("rb")
+    except FileNotFoundError as error:
+        raise PathNotFoundError(path) from error
+    except OSError as error:
+        raise UnreadableFileError(path, error.strerror or str(error)) from error
+    with opened:
+        yield {"file": (name or path.name, opened)}
+
+
+def _name_of(file: BinaryIO) -> str:
+    name = getattr(file, "name", None)
+    return Path(name).name if isinstance(name, str) else "unnamed"

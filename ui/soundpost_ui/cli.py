@@ -14,10 +14,12 @@ from soundpost.errors import InvalidValueError, SoundpostError
 from soundpost_ui import terminal
 from soundpost_ui.commands import (
     baseline,
+    caption,
     channels,
     demo,
     doctor,
     drill,
+    explain,
     incidents,
     index,
     ingest,
@@ -50,6 +52,8 @@ COMMANDS = (
     watch_folder,
     listen,
     search,
+    explain,
+    caption,
     recordings,
     jobs,
     channels,

@@ -12,6 +12,8 @@ from soundpost.errors import MissingExtraError, SchemaError, SoundpostError, Sto
 
 if TYPE_CHECKING:
     from soundpost.archive.rerank import SecondStage
+    from soundpost.explain.caption import Captioner
+    from soundpost.explain.difference import DifferenceExplainer
     from soundpost.jobs import JobQueue
     from soundpost.models.encoder import AudioTextEncoder
     from soundpost.store.files import AudioFiles
@@ -60,6 +62,20 @@ class Workspace:
 
         settings, encoder = self.settings, self.encoder
         return SecondStage.load(settings, lambda: load_reranker(settings, encoder))
+
+    @cached_property
+    def explainer(self) -> DifferenceExplainer:
+        """What explains differences; without a network, from measurements alone."""
+        from soundpost.explain.difference import load_explainer
+
+        return load_explainer(self.settings, self.encoder)
+
+    @cached_property
+    def captioner(self) -> Captioner:
+        """What captions sounds. Raises a CaptionerError where there is none for this encoder."""
+        from soundpost.explain.caption import load_captioner
+
+        return load_captioner(self.settings, self.encoder)
 
     @cached_property
     def index(self) -> VectorIndex:

@@ -21,8 +21,10 @@ from soundpost.config import load_settings
 from soundpost.errors import StoreError
 from soundpost.jobs import (
     BASELINE,
+    CAPTION,
     COMPOSE_TASK,
     EMBED,
+    EXPLAIN,
     INDEX,
     NOTIFY,
     RECONCILE_TASK,
@@ -43,8 +45,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from soundpost.explain.caption import Captioner
+    from soundpost.explain.difference import DifferenceExplainer
     from soundpost.models.encoder import AudioTextEncoder
     from soundpost_workers.embed import Tools
+    from soundpost_workers.explain import ExplainTools
     from soundpost_workers.watch import WatchTools
 
 # Shared with the forked children: the signal to stop only reaches the process that forked them.
@@ -126,13 +131,14 @@ def index_task(job_id: int) -> None:
 @lru_cache(maxsize=1)
 def watch_tools_of_process(process_id: int) -> WatchTools:
     """What this process watches with; what it fits stays in memory."""
-    from soundpost.monitoring.feedback import tell_and_learn
+    from soundpost.monitoring.feedback import explain_findings, tell_and_learn
     from soundpost.monitoring.watch import Watcher
     from soundpost_workers.watch import WatchTools
 
     store = store_of_process(process_id)
     queue = job_queue()
-    watcher = Watcher(store, tell_and_learn(queue), partial(embed_text, process_id))
+    told, explained = tell_and_learn(queue), explain_findings(queue)
+    watcher = Watcher(store, told, partial(embed_text, process_id), explained)
     return WatchTools(load_settings(), store, queue, watcher, worker_name(process_id))
 
 
@@ -165,6 +171,55 @@ def tick_task() -> None:
     from soundpost_workers.watch import tick
 
     tick(watch_tools_of_process(os.getpid()), utc_now())
+
+
+@lru_cache(maxsize=1)
+def explainer_of_process(process_id: int) -> DifferenceExplainer:
+    """What explains differences in this process, loaded once."""
+    from soundpost.explain.difference import load_explainer
+
+    return load_explainer(load_settings(), encoder_of_process(process_id))
+
+
+@lru_cache(maxsize=1)
+def captioner_of_process(process_id: int) -> Captioner:
+    """What captions in this process, loaded once."""
+    from soundpost.explain.caption import load_captioner
+
+    return load_captioner(load_settings(), encoder_of_process(process_id))
+
+
+@lru_cache(maxsize=1)
+def explain_tools_of_process(process_id: int) -> ExplainTools:
+    """What this process puts into words with."""
+    from soundpost.store.files import AudioFiles
+    from soundpost_workers.explain import ExplainTools
+
+    settings = load_settings()
+    return ExplainTools(
+        settings=settings,
+        store=store_of_process(process_id),
+        files=AudioFiles(settings.resolved_objects_url),
+        explainer=partial(explainer_of_process, process_id),
+        captioner=partial(captioner_of_process, process_id),
+        worker=worker_name(process_id),
+    )
+
+
+@app.task(name=task_name(EXPLAIN))  # type: ignore[untyped-decorator]  # Celery publishes no types
+def explain_task(job_id: int) -> None:
+    """Explain a finding."""
+    from soundpost_workers.explain import explain
+
+    explain(explain_tools_of_process(os.getpid()), job_id)
+
+
+@app.task(name=task_name(CAPTION))  # type: ignore[untyped-decorator]  # Celery publishes no types
+def caption_task(job_id: int) -> None:
+    """Put a recording into words."""
+    from soundpost_workers.explain import caption
+
+    caption(explain_tools_of_process(os.getpid()), job_id)
 
 
 @app.task(name=task_name(NOTIFY))  # type: ignore[untyped-decorator]  # Celery publishes no types

@@ -8,12 +8,13 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from soundpost.jobs import BASELINE, NOTIFY, WATCH
+from soundpost.jobs import BASELINE, EXPLAIN, NOTIFY, WATCH
 from soundpost.monitoring.incidents import Change
 from soundpost.monitoring.watch import Watched
 from soundpost.store import audit, baselines, incidents, jobs, notifications, recordings, sources
 from soundpost.store.tables import Job, Recording, Source, utc_now
 from soundpost.store.watch_tables import Baseline
+from soundpost_workers.explain import ExplainTools, explain
 from soundpost_workers.notify import Courier, compose, deliver
 from soundpost_workers.watch import (
     WatchTools,
@@ -72,11 +73,15 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done: recordings watched, what time alone changed, messages, and what is left."""
+    """What was done: recordings watched, what time alone changed, messages, and what is left.
+
+    explained: findings that were put into words.
+    """
 
     watched: int
     prepared: tuple[PreparedHere, ...]
     passed: tuple[NoticedChange, ...]
+    explained: int
     delivered: int
     waiting: tuple[Waiting, ...]
 
@@ -86,8 +91,11 @@ def watch_here(
     courier: Courier,
     source: str | None,
     on_noticed: Callable[[Noticed], None],
+    explaining: ExplainTools | None = None,
 ) -> Outcome:
     """Prepare the baselines that wait, watch the recordings that wait, and tell of it once.
+
+    explaining: what findings are explained with; without it they are left to workers.
 
     source: only the recordings of this one. Each recording is handed to on_noticed as soon as it
     is done with. Safe beside workers. Raises UnknownSourceError.
@@ -98,10 +106,11 @@ def watch_here(
     watched = _watch(tools, wanted, on_noticed)
     passed = tick(tools, utc_now())
     prepared += _prepare(tools)
+    explained = _explain(explaining, wanted) if explaining is not None else 0
     with tools.store.reading() as session:
         told = tuple(_told(session, change) for change in passed)
     delivered = _tell(tools, courier)
-    return Outcome(watched, tuple(prepared), told, delivered, _left(tools, wanted))
+    return Outcome(watched, tuple(prepared), told, explained, delivered, _left(tools, wanted))
 
 
 def _sources(tools: WatchTools, name: str | None) -> list[int]:
@@ -171,6 +180,15 @@ def _told(session: Session, change: Change) -> NoticedChange:
     return NoticedChange(incident.id, name, change.kind, reasons[-1] if reasons else None)
 
 
+def _explain(tools: ExplainTools, wanted: Sequence[int]) -> int:
+    """Explain what waits for it once; return how many findings that was."""
+    found: list[Job] = []
+    with tools.store.reading() as session:
+        for source_id in wanted:
+            found += jobs.find(session, kind=EXPLAIN, source_id=source_id, state="queued")
+    return sum(explain(tools, job.id) for job in found)
+
+
 def _tell(tools: WatchTools, courier: Courier) -> int:
     """Compose what is due and try each message once; return how many arrived."""
     compose(tools.store, tools.queue, tools.settings)
@@ -188,6 +206,7 @@ def _left(tools: WatchTools, wanted: Sequence[int]) -> tuple[Waiting, ...]:
         found: list[Job] = []
         for source_id in wanted:
             found += jobs.find(session, kind=WATCH, source_id=source_id, state="queued")
+            found += jobs.find(session, kind=EXPLAIN, source_id=source_id, state="queued")
         found += jobs.find(session, kind=BASELINE, state="queued")
         # One that was never tried waits for its time, such as that of a group.
         told = jobs.find(session, kind=NOTIFY, state="queued")

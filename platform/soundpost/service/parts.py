@@ -14,6 +14,7 @@ from soundpost.config import Settings
 from soundpost.jobs import JobQueue
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.monitoring.incidents import OnChange
+from soundpost.service.explaining import LazyExplainer
 from soundpost.service.lag import LagClock
 from soundpost.service.spool import Spool
 from soundpost.service.work import WorkPool
@@ -34,6 +35,8 @@ class Parts:
     spool: Spool
     searches: WorkPool
     stretches: WorkPool
+    explanations: WorkPool
+    explainer: LazyExplainer
     lag: LagClock
     second_stage: SecondStage
     on_change: OnChange | None = None

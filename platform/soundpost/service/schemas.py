@@ -349,7 +349,9 @@ class Hit(Answer):
     relevance: 0 to 1. similarity: the cosine behind it. joint_probability: how likely it is the one
     that is meant, among all that were judged together, null if it was not. score: what reranked hits
     are ordered by, similarity + weight * joint_probability. at: the wall clock at peak_s in the
-    source's zone, null if the recording's start is unknown.
+    source's zone, null if the recording's start is unknown. caption: what it sounds like, in words,
+    null where it has no captions. matched: what found it, its "sound", the "words" of a caption, or
+    both; what words alone found may be less relevant than was asked for.
     """
 
     recording_id: int
@@ -364,6 +366,8 @@ class Hit(Answer):
     joint_probability: float | None
     score: float
     tags: list[Tag]
+    caption: Shown | None = None
+    matched: list[Literal["sound", "words"]] = ["sound"]
 
 
 class Reranking(Answer):

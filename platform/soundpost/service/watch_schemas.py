@@ -78,7 +78,12 @@ class IncidentRule(Answer):
 
 
 class Finding(Answer):
-    """A window that carries an incident, beside the reference window nearest to it."""
+    """A window that carries an incident, beside the reference window nearest to it.
+
+    explanation: what differs, in words, in three tiers; null until it is explained, without tiers
+    where the audio is gone. claims: everything the words claim, each with its tier, its verdict and
+    the measurement behind it.
+    """
 
     id: int
     rule_id: int | None
@@ -93,6 +98,7 @@ class Finding(Answer):
     p_value: float | None
     measurements: dict[str, Any]
     explanation: dict[str, Any] | None
+    claims: list[dict[str, Any]] | None = None
     verdict: str | None
     reviewer: Shown | None
     note: Shown | None

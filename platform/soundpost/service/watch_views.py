@@ -29,7 +29,7 @@ _PLAIN_OF_PART = (
 )
 _PLAIN_OF_FINDING = (
     *("id", "rule_id", "window_id", "reference_window_id", "heard_at", "novelty", "p_value"),
-    *("measurements", "explanation", "verdict", "reviewer", "note"),
+    *("measurements", "explanation", "claims", "verdict", "reviewer", "note"),
 )
 _PLAIN_OF_RULE = (
     *("id", "name", "kind", "tag", "severity", "for_s", "keep_firing_s", "cooldown_s"),
@@ -64,6 +64,11 @@ def show_incident_detail(session: Session, row: Incident) -> schemas.IncidentDet
             ],
         }
     )
+
+
+def show_finding(session: Session, row: Finding) -> schemas.Finding:
+    """Show one finding."""
+    return schemas.Finding.model_validate(_finding(row, _windows(session, [row])))
 
 
 def show_rule(session: Session, row: Rule) -> schemas.Rule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from soundpost_ui import terminal
+from soundpost_ui.commands.explain import print_explanation
 from soundpost_ui.commands.search import Json
 from soundpost_ui.workspace import Workspace, open_workspace
 
@@ -160,6 +161,7 @@ def show_incident(workspace: Workspace, incident_id: int, as_json: bool = False)
             [_finding_row(row, finding, places) for finding in findings],
             below=("difference",),
         )
+        _print_explanations(findings, places)
     terminal.say()
     terminal.print_rows(
         ("when", "who", "what", "why"),
@@ -297,6 +299,18 @@ def _finding_row(
     return here, there, at, finding.novelty, difference
 
 
+def _print_explanations(findings: Sequence[Finding], places: Mapping[int, Stretch]) -> None:
+    """Print what differs in each finding, in words, with what each claim was checked against."""
+    for finding in findings:
+        if finding.explanation is None:
+            continue
+        here = _place(finding.window_id, places) or "a deleted recording"
+        there = _place(finding.reference_window_id, places) or "a deleted recording"
+        terminal.say()
+        terminal.say(f"{here} (audio 2), told apart from {there} (audio 1):")
+        print_explanation(finding.explanation, indent="  ")
+
+
 def _place(window_id: int | None, places: Mapping[int, Stretch]) -> str:
     """Write where a window is; empty where it was deleted."""
     place = places.get(window_id) if window_id is not None else None
@@ -322,7 +336,7 @@ def _part_document(part: IncidentRule, rule: Rule) -> dict[str, Any]:
 
 def _finding_document(finding: Finding, places: Mapping[int, Stretch]) -> dict[str, Any]:
     names = ("id", "rule_id", "window_id", "reference_window_id", "novelty", "p_value")
-    more = ("measurements", "explanation", "verdict", "reviewer", "note")
+    more = ("measurements", "explanation", "claims", "verdict", "reviewer", "note")
     plain = {name: getattr(finding, name) for name in (*names, *more)}
     here, there = _place(finding.window_id, places), _place(finding.reference_window_id, places)
     return {**plain, "heard": here, "beside": there, "heard_at": iso(finding.heard_at)}

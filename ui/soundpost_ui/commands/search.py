@@ -112,7 +112,7 @@ def clip_command(
     from soundpost.archive.clips import write_clip
 
     with open_workspace() as workspace:
-        part, path = _resolve(workspace, stretch)
+        part, path = resolve(workspace, stretch)
         clip = write_clip(path, out, part.start_s, part.end_s, force)
     if as_json:
         document = {"path": str(clip.path), "samples": clip.samples}
@@ -221,18 +221,29 @@ def _print_hit(place: int, hit: Hit) -> None:
         details.append(f"score {hit.score:.2f}")
     details += [f"{label} {probability:.2f}" for label, probability in hit.tags]
     terminal.say(Text(f"    {' · '.join(details)}", style="dim"))
+    if hit.caption is not None:
+        terminal.say(Text(f"    {_said(hit)}", style="dim italic"))
+
+
+def _said(hit: Hit) -> str:
+    """Write the caption of a hit, and what its words had to do with it."""
+    why = {
+        ("words",): "found by its words alone",
+        ("sound", "words"): "found by its sound and its words",
+    }.get(hit.matched, "")
+    return f'"{terminal.printable(hit.caption or "")}"' + (f" ({why})" if why else "")
 
 
 def example_named(workspace: Workspace, name: str) -> Example:
     """Embed a file or a recording, or a part of it."""
     from soundpost.archive.search import example_from_file
 
-    part, path = _resolve(workspace, name)
+    part, path = resolve(workspace, name)
     known = part.recording_id or _recording_at(workspace, path)
     return example_from_file(path, workspace.encoder, part.start_s, part.end_s, known)
 
 
-def _resolve(workspace: Workspace, text: str) -> tuple[Stretch, Path]:
+def resolve(workspace: Workspace, text: str) -> tuple[Stretch, Path]:
     """Return what was named and the file that holds it."""
     from soundpost.archive.clips import parse_stretch
     from soundpost.errors import PathNotFoundError

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from soundpost_workers.explain import ExplainTools
     from soundpost_workers.notify import Courier
     from soundpost_workers.watch import WatchTools
     from soundpost_workers.watch_here import Noticed, NoticedChange, Outcome, PreparedHere
@@ -54,7 +55,8 @@ def run_watch(workspace: Workspace, source: str | None, as_json: bool = False) -
         if not as_json:
             _print(found)
 
-    outcome = watch_here(_tools(workspace), _courier(workspace), source, notice)
+    explaining = explain_tools(workspace)
+    outcome = watch_here(_tools(workspace), _courier(workspace), source, notice, explaining)
     if as_json:
         terminal.print_json(_document(noticed, outcome))
     else:
@@ -82,6 +84,20 @@ def _courier(workspace: Workspace) -> Courier:
     from soundpost_workers.notify import Courier
 
     return Courier(workspace.settings, workspace.store, workspace.objects, _name())
+
+
+def explain_tools(workspace: Workspace) -> ExplainTools:
+    """What findings are explained with and recordings are captioned with, here and now."""
+    from soundpost_workers.explain import ExplainTools
+
+    return ExplainTools(
+        settings=workspace.settings,
+        store=workspace.store,
+        files=workspace.objects,
+        explainer=lambda: workspace.explainer,
+        captioner=lambda: workspace.captioner,
+        worker=_name(),
+    )
 
 
 def _name() -> str:
@@ -121,6 +137,8 @@ def _print_outcome(noticed: list[Noticed], outcome: Outcome) -> None:
         f"{recordings} watched, {terminal.plural(opened, 'incident')} opened, {resolved} resolved,"
         f" {terminal.plural(outcome.delivered, 'notification')} delivered"
     )
+    if outcome.explained:
+        terminal.say(f"{terminal.plural(outcome.explained, 'finding')} explained")
     for job in outcome.waiting:
         why = f"[{job.error_code}] {_safe(job.error or '')}" if job.error_code else _WAITS[job.kind]
         terminal.hint(f"Job {job.job_id} ({job.kind}) still waits: {why}")
@@ -129,6 +147,7 @@ def _print_outcome(noticed: list[Noticed], outcome: Outcome) -> None:
 _WAITS = {
     "watch": "an earlier recording is on its way, or a worker has it",
     "baseline": "a worker has it",
+    "explain": "a worker has it",
 }
 
 

@@ -1,0 +1,126 @@
+"""`soundpost caption`: what a sound is, in words; for the whole archive too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from soundpost_ui import terminal
+from soundpost_ui.commands.ingest import stopping_on_signals
+from soundpost_ui.commands.search import Json, resolve
+from soundpost_ui.workspace import Workspace, open_workspace
+
+_INTERRUPTED = 130
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("caption")(caption_command)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A wording of a window; place 1 is the best. Seconds from the start of what was named."""
+
+    start_s: float
+    end_s: float
+    place: int
+    text: str
+    similarity: float | None
+
+
+def caption_command(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A file, or a recording's id; a part as NAME@START-END.", show_default=False
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Wordings of each window, 1 to 20.")] = 3,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Caption what is in the archive and is not yet.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a file or a recording sounds like, window by window.
+
+    With --archive everything that is embedded gets captions that searches find; interrupted, it
+    goes on where it was when the command is given again.
+    """
+    from soundpost.errors import InvalidValueError
+    from soundpost.explain.captioning import check_count
+
+    if archive == (name is not None):
+        raise InvalidValueError(name or "nothing", "name a file or recording, or say --archive")
+    check_count(n)
+    with open_workspace() as workspace:
+        if name is None:
+            _caption_archive(workspace, n, as_json)
+            return
+        lines = _lines(workspace, name, n)
+    if as_json:
+        captioner = {"name": workspace.captioner.name, "revision": workspace.captioner.revision}
+        captions = [asdict(line) for line in lines]
+        terminal.print_json({"query": {"name": name}, "captioner": captioner, "captions": captions})
+        return
+    _print(lines)
+
+
+def _lines(workspace: Workspace, name: str, n: int) -> list[_Line]:
+    """Caption what lies in the file behind a name, heard as ingest would hear it."""
+    from soundpost.archive.waves import WaveEmbedder
+    from soundpost.explain.between import Part, read_excerpt
+    from soundpost.explain.captioning import caption_windows
+
+    stretch, path = resolve(workspace, name)
+    captioner = workspace.captioner
+    excerpt = read_excerpt(Part(path, stretch.start_s, stretch.end_s, name))
+    (rows,) = WaveEmbedder(workspace.encoder)([(excerpt.wave, excerpt.rate_hz)])
+    return [
+        _Line(
+            row.start_s + stretch.start_s,
+            row.end_s + stretch.start_s,
+            place,
+            one.text,
+            one.similarity,
+        )
+        for row, found in zip(rows, caption_windows(rows, captioner, n), strict=True)
+        for place, one in enumerate(found, start=1)
+    ]
+
+
+def _caption_archive(workspace: Workspace, n: int, as_json: bool) -> None:
+    """Caption what is not in words yet, and say how much that was."""
+    from soundpost.explain.captioning import caption_archive
+
+    captioned: list[int] = []
+
+    def tell(recording_id: int, written: int) -> None:
+        captioned.append(recording_id)
+        if not as_json:
+            terminal.hint(f"recording {recording_id}: {terminal.plural(written, 'caption')}")
+
+    with stopping_on_signals() as stop:
+        written = caption_archive(workspace.store, workspace.captioner, n, tell, stop.is_set)
+        interrupted = stop.is_set()
+    if as_json:
+        document = {"recordings": len(captioned), "captions": written, "interrupted": interrupted}
+        terminal.print_json(document)
+    else:
+        recordings = terminal.plural(len(captioned), "recording")
+        terminal.say(f"{terminal.plural(written, 'caption')} of {recordings} written.")
+    if interrupted:
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _print(lines: Sequence[_Line]) -> None:
+    for line in lines:
+        span = f"{terminal.clock(line.start_s)}-{terminal.clock(line.end_s)}"
+        place = f"{span}  " if line.place == 1 else " " * (len(span) + 2)
+        similar = "" if line.similarity is None else f"  {line.similarity:.2f}"
+        text = terminal.printable(line.text)
+        terminal.say(Text.assemble((place, "bold cyan"), text, (similar, "dim")))
