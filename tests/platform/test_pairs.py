@@ -13,7 +13,7 @@ from soundpost.audio.acoustics import measure
 from soundpost.errors import DataMissingError, InvalidValueError
 from soundpost.training import pair_draws
 from soundpost.training.data import Clip
-from soundpost.training.pair_draws import Drawn, draw_scene, together
+from soundpost.training.pair_draws import Drawn, together
 from soundpost.training.pair_edits import (
     banded,
     coloured_noise,
@@ -27,6 +27,7 @@ from soundpost.training.pair_edits import (
     stretched,
 )
 from soundpost.training.pair_records import CENTROID_RATIO, Edit, EditKind, Heard, PairRecord
+from soundpost.training.pair_scene_draws import draw_scene
 from soundpost.training.pair_scenes import (
     AddedNoise,
     PairPool,
@@ -89,7 +90,8 @@ def clips_and_waves() -> tuple[list[Clip], list[NDArray[np.int16]]]:
             for take in range(3):
                 name = f"motor/motor_m1_{label}_{throttle}pct_{take:03d}.opus"
                 clips.append(Clip(name, 2.0, "motor", None, label, "m1"))
-                waves.append(_sound("tone", throttle + take, 2.0) // (1 + 3 * len(label) // 10))
+                turning = _tone(100.0 + 2.5 * throttle + take, 2.0) * 20_000.0
+                waves.append((turning / (4.0 if label == "propeller" else 1.0)).astype(np.int16))
     return clips, waves
 
 
@@ -469,6 +471,8 @@ def test_the_motor_says_its_throttle(groups: list[Group]) -> None:
     throttle = [edit for edit in edits if edit.unit == "% throttle"]
     assert throttle and {edit.what for edit in throttle} == {"motor"}
     assert {edit.amount for edit in throttle} == {30.0}
+    higher = [edit for edit in edits if edit.unit == "ratio"]
+    assert all(edit.amount == pytest.approx(250.0 / 175.0, abs=0.05) for edit in higher)
 
 
 # --- splits -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Drawing scenes that can be edited, and edits of them that are plain to hear.
+"""Drawing edits of a scene that are plain to hear.
 
 Every draw is from a generator that the caller gives. An edit that would not be plain by the floors
 below is not made: the draw returns None.
@@ -11,11 +11,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from soundpost.explain.lexicon import EVENTS as WORDED
-from soundpost.explain.lexicon import event_of_kind
 from soundpost.training.data import SAMPLE_RATE_HZ
-from soundpost.training.pair_edits import NOISE_COLOURS, block_powers, first_burst, rms
+from soundpost.training.pair_edits import NOISE_COLOURS, block_powers, rms, turning_hz
 from soundpost.training.pair_records import BANDS, Edit, EditKind
+from soundpost.training.pair_scene_draws import (
+    CONTINUOUS,
+    EVENTS,
+    LASTING,
+    MACHINES,
+    MOST_COUNT,
+    Rng,
+    clip_part,
+    made_part,
+    named_kinds,
+    new_sound,
+    with_clip,
+    with_made,
+)
 from soundpost.training.pair_scenes import (
     MADE_KINDS,
     AddedNoise,
@@ -28,21 +40,10 @@ from soundpost.training.pair_scenes import (
     alike,
 )
 
-Rng = np.random.Generator
-
-# How long recordings are: windows of the product are this long, and so are as many of the scenes.
-USUAL_S, USUAL_SHARE = 5.0, 0.4
-DURATION_S = (5.0, 10.0)
-SCENE_DBFS = (-40.0, -18.0)
-NOISE_DB = (-50.0, -32.0)
-BACKGROUND_DB = (-16.0, -8.0)
-FOREGROUND_DB = (-3.0, 3.0)
-
 # What an edit amounts to.
 WHOLE_GAIN_DB = (3.0, 15.0)
 EVENT_GAIN_DB = (6.0, 15.0)
 LEAST_SHIFT_S = 1.0
-MOST_COUNT = 4
 RATES = (1.25, 1.8)
 SEMITONES = (3.0, 8.0)
 BAND_DB = (9.0, 20.0)
@@ -50,7 +51,8 @@ RT60_S = (0.6, 2.0)
 SNR_DB = (0.0, 15.0)
 # A motor without its propeller is told by its level only from this on.
 LEAST_PROPELLER_DB = 3.0
-LEAST_CENTROID_RATIO = 1.15
+# At another throttle the line of its turning moves by so much, and not by what is another line.
+LEAST_TURNING_RATIO, MOST_TURNING_RATIO = 1.1, 2.5
 
 # A band counts where its louder state is no more than this below the whole recording.
 BAND_FLOOR_DB = {"low": -6.0, "middle": -12.0, "high": -15.0}
@@ -59,13 +61,6 @@ ROOM_RISE_DB, ROOM_SHARE = 4.0, 0.15
 # Noise counts where it raises the quietest tenth by so much.
 NOISE_RISE_DB = 6.0
 
-CONTINUOUS = frozenset(
-    {
-        "rain", "wind", "sea_waves", "crackling_fire", "crickets", "insects", "engine", "train",
-        "helicopter", "airplane", "vacuum_cleaner", "washing_machine", "air_conditioner",
-        "chirping_birds", "children_playing", "street_music", "pouring_water", "chainsaw",
-    }
-)  # fmt: skip
 # Nobody hears noise go faster or its pitch move.
 NOISE_LIKE = frozenset(
     {
@@ -82,26 +77,12 @@ RHYTHMIC = frozenset(
         "street_music", "chirping_birds", "church_bells", "helicopter", "train",
     }
 )  # fmt: skip
-COUNTABLE = (
-    "dog", "rooster", "hen", "cat", "crow", "frog", "sheep", "pig", "door_wood_knock", "sneezing",
-    "coughing", "glass_breaking", "gun_shot", "car_horn", "can_opening", "mouse_click",
-    "door_wood_creaks", "fireworks", "water_drops", "laughing",
-)  # fmt: skip
-# Synthetic sounds: machines that run all the time, faults and weather that go on, single events.
-MACHINES = ("pump", "fan", "motor", "engine")
-LASTING = ("bearing", "hiss", "tone", "rain", "wind", "stream", "traffic")
-EVENTS = (
-    "alarm", "bell", "bird", "clock", "dog", "siren", "footsteps", "knock", "glass", "tone",
-    "hiss", "thunder", "cricket",
-)  # fmt: skip
 # Parameters that are a pace, and those that are a pitch; a speed of turning is both.
 PACES = (
     "stroke_hz", "beeps_per_s", "sweeps_per_s", "strikes_per_s", "ticks_per_s", "chirps_per_s",
     "steps_per_s", "knocks_per_s", "speed_hz",
 )  # fmt: skip
 TURNING = ("fan", "motor", "engine")
-
-_TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -115,177 +96,13 @@ class Drawn:
 Draw = Callable[[Stage, PairScene, Rng], Drawn | None]
 
 
-# --- scenes -------------------------------------------------------------------------------------
-
-
-def draw_scene(stage: Stage, rng: Rng, avoid: Sequence[str] = ()) -> PairScene:
-    """Draw a scene of labelled clips, every sound equally often, all of it to be heard."""
-    for _ in range(_TRIES):
-        scene = _empty(rng)
-        count = int(rng.choice([1, 2, 3], p=[0.35, 0.45, 0.2]))
-        for number in range(count):
-            countable = number == 0 and rng.random() < 0.4
-            scene = _with_clip(stage, scene, rng, avoid, countable=countable)
-        if rng.random() < 0.35:
-            scene = _with_background(stage, scene, rng, avoid)
-        if scene.parts and stage.heard(scene):
-            return scene
-    return replace(scene, parts=scene.parts[:1])
-
-
-def draw_machine_scene(stage: Stage, rng: Rng, avoid: Sequence[str] = ()) -> PairScene:
-    """Draw a scene of a synthetic machine that runs all the time, perhaps with another sound."""
-    for _ in range(_TRIES):
-        scene = _empty(rng)
-        kinds = [kind for kind in MACHINES if not any(alike(kind, other) for other in avoid)]
-        kind = str(rng.choice(kinds or list(LASTING)))
-        scene = replace(scene, parts=(_made_part(kind, 0.0, scene.duration_s, 0.0, rng, True),))
-        if rng.random() < 0.5:
-            scene = _with_made(stage, scene, rng, avoid) or scene
-        if stage.heard(scene):
-            return scene
-    return replace(scene, parts=scene.parts[:1])
-
-
-def draw_motor_scene(stage: Stage, rng: Rng) -> PairScene:
-    """Draw a scene of the motor at one of its states."""
-    scene = _empty(rng, longest_s=6.0)
-    states = sorted(stage.pool.motor)
-    row = int(rng.choice(stage.pool.motor[states[int(rng.integers(len(states)))]]))
-    scale = 1.0 / max(rms(stage.wave(row)), 1e-6)
-    part = Part("motor", Source(clip=row), 0.0, scene.duration_s, 0.0, scale=scale, throughout=True)
-    return replace(scene, parts=(part,))
-
-
-def _empty(rng: Rng, longest_s: float = DURATION_S[1]) -> PairScene:
-    usual = rng.random() < USUAL_SHARE
-    duration_s = USUAL_S if usual else round(float(rng.uniform(DURATION_S[0], longest_s)), 1)
-    return PairScene(
-        parts=(),
-        duration_s=duration_s,
-        level_dbfs=round(float(rng.uniform(*SCENE_DBFS)), 2),
-        noise_db=round(float(rng.uniform(*NOISE_DB)), 2),
-        noise_seed=int(rng.integers(2**31)),
-    )
-
-
-def _new_sound(
-    sounds: Sequence[str], scene: PairScene, rng: Rng, avoid: Sequence[str]
-) -> str | None:
-    present = [part.what for part in scene.parts] + list(avoid)
-    free = [sound for sound in sounds if not any(alike(sound, other) for other in present)]
-    return str(rng.choice(free)) if free else None
-
-
-def _with_clip(
-    stage: Stage, scene: PairScene, rng: Rng, avoid: Sequence[str] = (), *, countable: bool = False
-) -> PairScene:
-    """Add one event to a scene where it lies beside the others; the scene itself if there is none."""
-    members = stage.pool.sounds.members
-    names = [name for name in COUNTABLE if name in members] if countable else list(members)
-    what = _new_sound(names, scene, rng, avoid)
-    if what is None:
-        return scene
-    part = _counted(stage, what, scene, rng) if countable else _clip_part(stage, what, scene, rng)
-    return replace(scene, parts=(*scene.parts, part)) if part else scene
-
-
-def _clip_part(stage: Stage, what: str, scene: PairScene, rng: Rng) -> Part:
-    row = stage.pool.sounds.draw(what, rng)
-    seconds = len(stage.wave(row)) / SAMPLE_RATE_HZ
-    longest_s = scene.duration_s if what in CONTINUOUS else min(3.5, 0.7 * scene.duration_s)
-    lasts_s = round(min(seconds, float(rng.uniform(1.2, longest_s))), 2)
-    offset_s = round(float(rng.uniform(0.0, min(seconds - lasts_s, 0.5))), 2)
-    level_db = round(float(rng.uniform(*FOREGROUND_DB)), 1)
-    part = Part(what, Source(clip=row), 0.0, lasts_s, level_db, offset_s)
-    return replace(part, start_s=_free_start(part, scene, rng))
-
-
-def _counted(stage: Stage, what: str, scene: PairScene, rng: Rng) -> Part | None:
-    """A single short sound, heard once or several times."""
-    for _ in range(_TRIES):
-        row = stage.pool.sounds.draw(what, rng)
-        burst = first_burst(stage.wave(row))
-        if burst is not None:
-            break
-    else:
-        return None
-    offset_s, lasts_s = burst[0] / SAMPLE_RATE_HZ, (burst[1] - burst[0]) / SAMPLE_RATE_HZ
-    every_s = round(lasts_s + float(rng.uniform(0.2, 0.5)), 2)
-    most = min(MOST_COUNT, 1 + int((scene.duration_s - lasts_s - 0.3) / every_s))
-    count = 1 if rng.random() < 0.5 or most < 2 else int(rng.integers(2, most + 1))
-    level_db = round(float(rng.uniform(*FOREGROUND_DB)), 1)
-    part = Part(what, Source(clip=row), 0.0, lasts_s, level_db, offset_s, count, every_s)
-    # More of them must fit behind.
-    latest_s = max(scene.duration_s - (most - 1) * every_s - lasts_s, 0.0)
-    return replace(part, start_s=round(float(rng.uniform(0.0, latest_s)), 2))
-
-
-def _free_start(part: Part, scene: PairScene, rng: Rng) -> float:
-    """Return a start among twelve where a part overlaps the other events least."""
-    length_s = part.end_s - part.start_s
-    starts = rng.uniform(0.0, max(scene.duration_s - length_s, 0.0), 12)
-    others = [(p.start_s, p.end_s) for p in scene.parts if not (p.background or p.throughout)]
-    overlaps = [
-        sum(max(0.0, min(start + length_s, end) - max(start, first)) for first, end in others)
-        for start in starts
-    ]
-    return round(float(starts[int(np.argmin(overlaps))]), 2)
-
-
-def _with_background(
-    stage: Stage, scene: PairScene, rng: Rng, avoid: Sequence[str] = ()
-) -> PairScene:
-    names = [name for name in sorted(CONTINUOUS) if name in stage.pool.sounds.members]
-    what = _new_sound(names, scene, rng, avoid)
-    if what is None:
-        return scene
-    source = Source(clip=stage.pool.sounds.draw(what, rng))
-    level_db = round(float(rng.uniform(*BACKGROUND_DB)), 1)
-    part = Part(what, source, 0.0, scene.duration_s, level_db, background=True, throughout=True)
-    return replace(scene, parts=(*scene.parts, part))
-
-
-def _made_part(
-    kind: str, start_s: float, lasts_s: float, level_db: float, rng: Rng, throughout: bool
-) -> Part:
-    resolved = MADE_KINDS[kind].resolve({}, rng)
-    params = tuple(sorted((name, float(f"{value:.4g}")) for name, value in resolved.items()))
-    source = Source(kind=kind, seed=int(rng.integers(2**31)), params=params)
-    what = event_of_kind(kind)
-    return Part(what, source, start_s, lasts_s, level_db, throughout=throughout)
-
-
-def _named(kinds: Sequence[str]) -> dict[str, str]:
-    """Kinds by the key of their sound; what nobody has words for is left out."""
-    return {event_of_kind(kind): kind for kind in kinds if event_of_kind(kind) in WORDED}
-
-
-def _with_made(
-    stage: Stage, scene: PairScene, rng: Rng, avoid: Sequence[str] = ()
-) -> PairScene | None:
-    """Add a synthetic sound that goes on, or an event; None where no other could be told apart."""
-    lasting = rng.random() < 0.5
-    named = _named(LASTING if lasting else EVENTS)
-    what = _new_sound(sorted(named), scene, rng, avoid)
-    if what is None:
-        return None
-    kind = named[what]
-    level_db = round(float(rng.uniform(-8.0, 2.0)), 1)
-    lasts_s = scene.duration_s if lasting else round(float(rng.uniform(1.2, 3.0)), 2)
-    part = _made_part(kind, 0.0, lasts_s, level_db, rng, lasting)
-    if not lasting:
-        part = replace(part, start_s=_free_start(part, scene, rng))
-    return replace(scene, parts=(*scene.parts, part))
-
-
 # --- edits of one event -------------------------------------------------------------------------
 
 
 def add_event(stage: Stage, scene: PairScene, rng: Rng) -> Drawn | None:
     """Add an event that is not there."""
     synthetic = bool(scene.parts) and scene.parts[0].source.clip is None
-    made = _with_made(stage, scene, rng) if synthetic else _with_clip(stage, scene, rng)
+    made = with_made(stage, scene, rng) if synthetic else with_clip(stage, scene, rng)
     if made is None or len(made.parts) == len(scene.parts):
         return None
     return _checked(stage, made, Edit(EditKind.ADDED, made.parts[-1].what))
@@ -310,18 +127,18 @@ def replace_event(stage: Stage, scene: PairScene, rng: Rng) -> Drawn | None:
     empty = replace(scene, parts=without)
     if part.source.clip is None:
         kinds = MACHINES + LASTING if part.throughout else EVENTS
-        named = _named(kinds)
-        what = _new_sound(sorted(named), empty, rng, avoid)
+        named = named_kinds(kinds)
+        what = new_sound(sorted(named), empty, rng, avoid)
         if what is None:
             return None
-        new = _made_part(
+        new = made_part(
             named[what], part.start_s, part.lasts_s, part.level_db, rng, part.throughout
         )
     else:
-        what = _new_sound(stage.pool.sounds.sounds, empty, rng, avoid)
+        what = new_sound(stage.pool.sounds.sounds, empty, rng, avoid)
         if what is None:
             return None
-        new = _clip_part(stage, what, empty, rng)
+        new = clip_part(stage, what, empty, rng)
         start_s = min(part.start_s, max(scene.duration_s - new.lasts_s, 0.0))
         new = replace(new, start_s=start_s, level_db=part.level_db)
     edit = Edit(EditKind.REPLACED, part.what, new.what)
@@ -507,25 +324,25 @@ def add_noise(stage: Stage, scene: PairScene, rng: Rng) -> Drawn | None:
 
 
 def throttle_motor(stage: Stage, scene: PairScene, rng: Rng) -> Drawn | None:
-    """Let the motor turn at another throttle, as loud; it is higher where that is measured."""
+    """Let the motor turn at another throttle, as loud, where the line of its turning moves too."""
     part, state = _motor_of(stage, scene)
     others = [s for s in stage.pool.motor if s[0] == state[0] and s[1] != state[1]]
     if part is None or not others:
         return None
     new = sorted(others)[int(rng.integers(len(others)))]
     row = int(rng.choice(stage.pool.motor[new]))
-    made = replace(part, source=Source(clip=row), scale=1.0 / max(rms(stage.wave(row)), 1e-6))
     step = new[1] - state[1]
-    edits = [
-        Edit(
-            EditKind.FASTER if step > 0 else EditKind.SLOWER,
-            "motor", amount=float(abs(step)), unit="% throttle",
-        )
-    ]  # fmt: skip
-    ratio = _centroid(stage.wave(row)) / _centroid(stage.wave(int(part.source.clip or 0)))
-    if (ratio if step > 0 else 1.0 / ratio) >= LEAST_CENTROID_RATIO:
-        edits.append(Edit(_pitch_kind(step > 0), "motor"))
-    return Drawn(_swap(scene, part, made), tuple(edits))
+    ratio = turning_hz(stage.wave(row)) / turning_hz(stage.wave(int(part.source.clip or 0)))
+    higher = ratio if step > 0 else 1.0 / ratio
+    if not LEAST_TURNING_RATIO <= higher <= MOST_TURNING_RATIO:
+        return None
+    made = replace(part, source=Source(clip=row), scale=1.0 / max(rms(stage.wave(row)), 1e-6))
+    pace = EditKind.FASTER if step > 0 else EditKind.SLOWER
+    edits = (
+        Edit(pace, "motor", amount=float(abs(step)), unit="% throttle"),
+        Edit(_pitch_kind(step > 0), "motor", amount=round(higher, 2), unit="ratio"),
+    )
+    return Drawn(_swap(scene, part, made), edits)
 
 
 def propeller_motor(stage: Stage, scene: PairScene, rng: Rng) -> Drawn | None:
@@ -551,11 +368,6 @@ def _motor_of(stage: Stage, scene: PairScene) -> tuple[Part | None, State]:
         if part.source.clip in states:
             return part, states[part.source.clip]
     return None, ("", 0)
-
-
-def _centroid(wave: np.ndarray[tuple[int], np.dtype[np.float32]]) -> float:
-    power = np.square(np.abs(np.fft.rfft(wave)))
-    return float(power @ np.arange(len(power)) / max(float(power.sum()), 1e-20))
 
 
 # --- choosing -----------------------------------------------------------------------------------

@@ -29,7 +29,11 @@ BLOCK_S = 0.05
 # A reverberated sound holds as much energy of the room as this, over its own, in dB.
 WET_DB = 3.0
 
+# Where the line of a motor's turning is looked for.
+TURNING_HZ = (100.0, 300.0)
+
 _FRAME, _HOP = 1_024, 256
+_LINE_FRAME = 8_000
 _JOIN_S = 0.05
 
 
@@ -144,6 +148,15 @@ def coloured_noise(colour: str, samples: int, rng: np.random.Generator) -> Float
         return rng.standard_normal(samples, dtype=np.float32)
     falling = tilt(-3.0)
     return noise(Take(samples, SAMPLE_RATE_HZ, rng), falling)
+
+
+def turning_hz(wave: FloatArray) -> float:
+    """Return where the strongest line of a wave [N] is that a small motor's turning could make."""
+    frames = wave[: len(wave) // _LINE_FRAME * _LINE_FRAME].reshape(-1, _LINE_FRAME)
+    window = np.hanning(_LINE_FRAME).astype(np.float32)
+    power = np.square(np.abs(np.fft.rfft(frames * window))).sum(axis=0)
+    low, high = (round(hz * _LINE_FRAME / SAMPLE_RATE_HZ) for hz in TURNING_HZ)
+    return float((low + int(np.argmax(power[low:high]))) * SAMPLE_RATE_HZ / _LINE_FRAME)
 
 
 def rms(wave: FloatArray) -> float:

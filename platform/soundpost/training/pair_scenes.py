@@ -6,6 +6,7 @@ exactly that, as every random number comes from a seed of its own.
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,10 +41,15 @@ State = tuple[str, int]
 SPLITS = ("train", "dev", "test", "everything")
 DEV_FOLDS = (3, 2)
 LABELLED = ("esc50", "urbansound8k")
+SPOKEN = ("fsdd", "speech_commands")
+_USED = (*LABELLED, *SPOKEN, "motor")
 # Throttles of the motor in percent that only `test` hears, and every so manieth recording of the
 # others that only `dev` hears.
 MOTOR_TEST_THROTTLES = (20, 50)
 MOTOR_DEV_EVERY = 4
+MOTOR_RANGE_DB = 30.0
+# Speakers fall into the splits by their names.
+_SPEAKER_PARTS = ("test", "dev", "train", "train", "train")
 
 # A part is heard where it is no more than this below all others together ...
 HEARD_FLOOR_DB = -12.0
@@ -183,6 +189,8 @@ def in_split(clip: Clip, split: str) -> bool:
     """Say whether a clip may be heard in a split; "everything" is `train` and `dev`."""
     if clip.dataset == "motor":
         part = _motor_part(clip)
+    elif clip.dataset in SPOKEN:
+        part = _SPEAKER_PARTS[zlib.crc32(clip.origin.encode()) % len(_SPEAKER_PARTS)]
     elif is_held_out(clip):
         part = "test"
     else:
@@ -213,14 +221,12 @@ def split_rows(clips: Sequence[Clip], split: str) -> list[int]:
     taken = {
         _origin(clip)
         for clip in clips
-        if clip.dataset in (*LABELLED, "motor") and any(in_split(clip, other) for other in later)
+        if clip.dataset in _USED and any(in_split(clip, other) for other in later)
     }
     return [
         row
         for row, clip in enumerate(clips)
-        if clip.dataset in (*LABELLED, "motor")
-        and in_split(clip, split)
-        and _origin(clip) not in taken
+        if clip.dataset in _USED and in_split(clip, split) and _origin(clip) not in taken
     ]
 
 
@@ -241,7 +247,7 @@ def pair_pool(clips: Sequence[Clip], waves: Sequence[NDArray[np.int16]], split: 
     labelled = [row for row in rows if clips[row].dataset != "motor"]
     motor: dict[State, tuple[int, ...]] = {}
     for row in rows:
-        if clips[row].dataset == "motor":
+        if clips[row].dataset == "motor" and _is_steady(waves[row]):
             state = motor_state(clips[row])
             motor[state] = (*motor.get(state, ()), row)
     sounds = Pool(
@@ -254,6 +260,12 @@ def pair_pool(clips: Sequence[Clip], waves: Sequence[NDArray[np.int16]], split: 
         for row in members
     }
     return PairPool(split, sounds, motor, motor_waves, {row: _origin(clips[row]) for row in rows})
+
+
+def _is_steady(wave: NDArray[np.int16]) -> bool:
+    """Say whether the motor runs all through a recording: the first of a state begin with silence."""
+    powers = block_powers(np.asarray(wave, np.float32))
+    return bool(powers.max() <= powers.min() * 10.0 ** (MOTOR_RANGE_DB / 10.0))
 
 
 class Stage:

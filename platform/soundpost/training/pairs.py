@@ -20,9 +20,6 @@ from soundpost.training.pair_draws import (
     CLIP_DRAWS,
     MOTOR_DRAWS,
     Drawn,
-    draw_machine_scene,
-    draw_motor_scene,
-    draw_scene,
     draw_two,
     together,
 )
@@ -34,6 +31,11 @@ from soundpost.training.pair_records import (
     EditKind,
     Heard,
     PairRecord,
+)
+from soundpost.training.pair_scene_draws import (
+    draw_machine_scene,
+    draw_motor_scene,
+    draw_scene,
 )
 from soundpost.training.pair_scenes import (
     SPLITS,
