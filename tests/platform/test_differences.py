@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from soundpost.audio.acoustics import measure
+from soundpost.audio.differences import Side, compare, hertz, sentence
 from soundpost.audio.scenes import Event, Scene
-from soundpost.monitoring.differences import Side, compare, hertz, sentence
 
 RATE_HZ = 16_000
 

@@ -11,8 +11,8 @@ import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from soundpost.audio.differences import Side, compare, sentence
 from soundpost.monitoring.baselines import Fitted, Scored
-from soundpost.monitoring.differences import Side, compare, sentence
 from soundpost.monitoring.observations import Observations
 from soundpost.store import windows
 from soundpost.store.scores import STRANGE_P_VALUE
