@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -91,6 +92,33 @@ def _lines(workspace: Workspace, name: str, n: int) -> list[_Line]:
         for row, found in zip(rows, caption_windows(rows, captioner, n), strict=True)
         for place, one in enumerate(found, start=1)
     ]
+
+
+def caption_waiting(workspace: Workspace, stop: threading.Event, quiet: bool = False) -> None:
+    """Do the captioning that was asked for and that nobody does yet.
+
+    Where there is no captioner it is left, and said.
+    """
+    from soundpost.errors import CaptionerError
+    from soundpost.jobs import CAPTION
+    from soundpost.store import jobs
+    from soundpost_ui.commands.watch import explain_tools
+    from soundpost_workers.explain import caption
+
+    try:
+        name = workspace.captioner.name
+    except CaptionerError as error:
+        terminal.hint(f"Nothing is captioned: [{error.code}] {error}")
+        return
+    with workspace.store.reading() as session:
+        waiting = jobs.find(session, kind=CAPTION, state="queued", limit=None)
+    tools, done = explain_tools(workspace), 0
+    for job in waiting:
+        if stop.is_set():
+            break
+        done += caption(tools, job.id)
+    if done and not quiet:
+        terminal.say(f"{terminal.plural(done, 'recording')} put into words by {name}.")
 
 
 def _caption_archive(workspace: Workspace, n: int, as_json: bool) -> None:

@@ -129,8 +129,17 @@ def run_ingest(
         with store.session() as session:
             models.switch_if_complete(session, workspace.model_id)
         seal_if_due(workspace.settings, store, workspace.model_id)
+        _caption(workspace, stop, quiet)
     workspace.forget_index()
     return summary
+
+
+def _caption(workspace: Workspace, stop: threading.Event, quiet: bool) -> None:
+    """Put what is new into words, if the settings say so: nobody else may be there to do it."""
+    from soundpost_ui.commands.caption import caption_waiting
+
+    if workspace.settings.captions == "on":
+        caption_waiting(workspace, stop, quiet)
 
 
 def run_register(
