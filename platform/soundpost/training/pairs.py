@@ -74,6 +74,8 @@ MOST_COMPOSED = 4
 # Edits that few scenes allow are tried so much sooner than the others.
 RARE = {"count": 4.0, "pace": 3.0, "room": 4.0, "noise": 3.0, "level of one": 2.5, "pitch": 1.5}
 PEAK_CEILING = 0.97
+# An edit of the whole is said where so much of its gain is measured, whatever else was done.
+BORNE_OUT_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,29 @@ class Group:
     pairs: tuple[Pair, ...]
 
     def measured(self, acoustics: Sequence[Acoustics]) -> Group:
-        """Return the group with what was measured on its recordings in the records."""
-        pairs = tuple(
-            replace(
-                pair,
-                record=replace(
-                    pair.record, rendered=rendered(acoustics[pair.first], acoustics[pair.second])
-                ),
-            )
-            for pair in self.pairs
-        )
-        return replace(self, pairs=pairs)
+        """Return the group with what was measured on its recordings in the records.
+
+        Pairs where one edit undoes what another one says are left out: turned up, but softer as the
+        loudest event is gone.
+        """
+        pairs = []
+        for pair in self.pairs:
+            found = rendered(acoustics[pair.first], acoustics[pair.second])
+            if all(_is_borne_out(edit, found) for edit in pair.record.edits):
+                pairs.append(replace(pair, record=replace(pair.record, rendered=found)))
+        return replace(self, pairs=tuple(pairs))
+
+
+def _is_borne_out(edit: Edit, found: dict[str, float]) -> bool:
+    """Say whether the level or the band of an edit of the whole moved its way, and far enough."""
+    if edit.kind in (EditKind.LOUDER, EditKind.SOFTER) and edit.what is None:
+        moved_db = min(found["level_db"], found["a_level_db"], key=abs)
+        up = edit.kind is EditKind.LOUDER
+    elif edit.kind in (EditKind.BAND_BOOST, EditKind.BAND_CUT):
+        moved_db, up = found[f"{edit.what}_db"], edit.kind is EditKind.BAND_BOOST
+    else:
+        return True
+    return (moved_db if up else -moved_db) >= BORNE_OUT_SHARE * (edit.amount or 0.0)
 
 
 def make_group(pool: PairPool, seed: int, *, measured: bool = True) -> Group:
