@@ -27,7 +27,8 @@ _THAT = (
     r"(?:differ(?:s|ence)?|apart|is|hears?|finds?|changed|once|notices?|means)(?:\s+in)?\s+that\b"
 )
 _STRONG = re.compile(
-    rf";|,?\s*\b(?:but|whereas|although|though|however|yet)\b|\b{_THAT}", re.IGNORECASE
+    rf";|,?\s*\b(?:but|whereas|although|though|however|yet)\b|\b{_THAT}|,\s*with\s+(?=the\b)",
+    re.IGNORECASE,
 )
 _WEAK = re.compile(
     r",\s*and\s+|,\s*while\s+|,\s*with\s+|,\s*as\s+|,|\b(?:and|while|with)\b", re.IGNORECASE
@@ -138,9 +139,17 @@ def _read(words: str, start: int, last: int) -> tuple[Sentence, int]:
     nouns = _nouns(masked)
     cues = _cues(masked, nouns)
     clauses = _cut(masked, refs, nouns, cues)
-    for clause in clauses:
-        clause.excluded = [ref for ref in excluded if clause.start <= ref.start < clause.end]
+    for ref in excluded:
+        _exclude(clauses, ref)
     return Sentence(start, masked, clauses, [ref.audio for ref in compared]), last
+
+
+def _exclude(clauses: list[Clause], ref: Ref) -> None:
+    """Note that a clause speaks of what a recording has not: the one around, or right after it."""
+    number = next(n for n, clause in enumerate(clauses) if ref.start < clause.end)
+    around = clauses[number : number + 2]
+    chosen = [clause for clause in around if any(r.audio == 3 - ref.audio for r in clause.refs)]
+    (chosen or around)[0].excluded.append(ref)
 
 
 def _masked(

@@ -13,13 +13,14 @@ _NUMBER = {"1": 1, "one": 1, "first": 1, "former": 1, "2": 2, "two": 2, "second"
 _SPEAKS = (
     r"(?=\s*(?:$|[,.;:)]|(?:has|is|was|holds|contains|features|carries|keeps|lacks|loses|gains|adds"
     r"|sounds|comes|shows|seems|only|also|alone|does|without|with|but|and|while|whereas|it|there|the"
-    r"|than|as|misses|drops|opens|starts|begins|ends|consists|presents|includes|captures|one)\b))"
+    r"|than|as|misses|drops|an?|opens|starts|begins|ends|consists|presents|includes|captures|one)\b))"
 )
 REF = (
     rf"(?:the\s+)?(?:{_NOUN}s?\s*[\(#]?\s*(?P<number>[12]|one|two)\b\)?"
     rf"|(?P<place>first|second)\s+(?:{_NOUN}|one)\b"
     rf"|(?P<other>other)\s+(?:{_NOUN}|one)\b)"
-    rf"|the\s+(?P<bare>first|second|former|latter){_SPEAKS}"
+    r"|the\s+(?P<latter>former|latter)\b"
+    rf"|the\s+(?P<bare>first|second){_SPEAKS}"
 )
 _BOTH = (
     rf"(?:{_NOUN}s?\s*1\s+and\s+(?:{_NOUN}\s*)?2)"
@@ -57,7 +58,7 @@ def number_of(match: re.Match[str]) -> int | None:
     """Return 1 or 2 of a match of REFERENCE, 0 of both, None of "the other"."""
     if match.group("both"):
         return 0
-    for name in ("number", "place", "bare"):
+    for name in ("number", "place", "latter", "bare"):
         if match.group(name):
             return _NUMBER[match.group(name).lower()]
     return None

@@ -20,6 +20,7 @@ SLIGHT, PLAIN, MUCH = 0, 1, 2
 _DEGREES = (("slightly ", "a little "), ("", "clearly ", "noticeably "), ("much ", "far "))
 _DEGREES_OF_PARTICIPLES = (("slightly ", "a little "), ("", "clearly "), ("strongly ", "clearly "))
 _PARTICIPLES = frozenset({"raised", "boosted", "cut", "reduced"})
+_UNGRADED = frozenset({"more times", "fewer times"})
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ WORDS: dict[tuple[Attribute, Direction], tuple[str, ...]] = {
     (Attribute.COUNT, Direction.FEWER): ("less often", "fewer times"),
     (Attribute.RATE, Direction.FASTER): ("faster", "faster", "quicker"),
     (Attribute.RATE, Direction.SLOWER): ("slower",),
-    (Attribute.PITCH, Direction.HIGHER): ("higher in pitch", "higher-pitched", "higher"),
+    (Attribute.PITCH, Direction.HIGHER): ("higher in pitch", "higher-pitched"),
     (Attribute.PITCH, Direction.LOWER): ("lower in pitch", "lower-pitched", "deeper"),
     (Attribute.BAND, Direction.BOOSTED): ("stronger", "raised", "boosted", "louder"),
     (Attribute.BAND, Direction.CUT): ("weaker", "reduced", "cut", "softer"),
@@ -67,6 +68,8 @@ WORDS: dict[tuple[Attribute, Direction], tuple[str, ...]] = {
 WORDS_OF_ALL: dict[tuple[Attribute, Direction], tuple[str, ...]] = WORDS | {
     (Attribute.PITCH, Direction.HIGHER): ("brighter", "higher-pitched"),
     (Attribute.PITCH, Direction.LOWER): ("duller", "lower-pitched", "darker"),
+    (Attribute.LEVEL, Direction.LOUDER): ("louder",),
+    (Attribute.LEVEL, Direction.SOFTER): ("softer", "quieter"),
 }
 BAND_NAMES: dict[str, tuple[tuple[str, bool], ...]] = {
     "low": (("low frequencies", True), ("bass", False), ("low end", False)),
@@ -103,7 +106,7 @@ _OF_ALL = (
 _OF_BAND = (
     "the {band} {is} {word} in {x}",
     "in {x} the {band} {is} {word}",
-    "the {band} {is} {word} in {x} than in {y}",
+    "compared with {y}, the {band} {is} {word} in {x}",
     "{x} has {deg}{more} {band}",
 )
 _REVERB = (
@@ -213,6 +216,8 @@ def sentence(text: str) -> str:
 
 def degree(level: int, rng: np.random.Generator, word: str = "") -> str:
     """Draw an adverb for SLIGHT, PLAIN or MUCH, with a space after it, or nothing."""
+    if word in _UNGRADED:
+        return ""
     table = _DEGREES_OF_PARTICIPLES if word in _PARTICIPLES else _DEGREES
     return drawn(table[level], rng)
 

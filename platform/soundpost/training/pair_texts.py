@@ -31,14 +31,17 @@ from soundpost.training.pair_captions import caption, narrated, things_of
 from soundpost.training.pair_records import Edit, EditKind, Heard, PairRecord
 from soundpost.training.pair_truth import CHANGES, brightness, is_silent, truth
 from soundpost.training.pair_wordings import (
+    ADDITIONS,
     BARE_SENTENCES,
     CAPTION_PROMPTS,
     CLOSINGS,
     CLOSINGS_OF_DIFFERENT,
     EDIT_LEADS,
     IMPRESSIONS,
+    LIKEWISE,
     NO_IMPRESSIONS,
     PROMPTS,
+    SCENE_IMPRESSIONS,
     SECOND_LEADS,
     SENTENCES,
 )
@@ -57,6 +60,9 @@ _DEGREES: dict[str, tuple[float, float]] = {
     "s RT60": (0.4, 1.2),
     "% throttle": (15.0, 35.0),
 }
+_SHORT_TIER_2 = 30
+_SHORT_TIER_3 = 75
+_OF_BANDS = (EditKind.BAND_BOOST, EditKind.BAND_CUT)
 _CLEARLY_DB = 2.0
 _CLEARLY_BRIGHTER = 0.2
 
@@ -68,7 +74,8 @@ def reference(record: PairRecord, tier: int, rng: np.random.Generator) -> str:
         return _silent(record, tier, names, rng)
     match tier:
         case 1:
-            return _shortest(lambda: _concise(record, names, rng), LONGEST_TIER_1)
+            text = _shortest(lambda: _concise(record, names, rng), LONGEST_TIER_1)
+            return text if len(text.split()) <= LONGEST_TIER_1 else _bare(record, names, rng)
         case 2:
             return _shortest(lambda: _extended(record, names, rng), LONGEST_TIER_2)
         case _:
@@ -136,6 +143,20 @@ def _statements(record: PairRecord, names: Names, rng: np.random.Generator) -> l
     edits = list(record.edits)
     if rng.random() < 0.5:
         edits.reverse()
+    if len(edits) == 2 and rng.random() < 0.6:
+        return _together(edits, names, rng)
+    return [statement(edit, names, rng) for edit in edits]
+
+
+def _together(edits: Sequence[Edit], names: Names, rng: np.random.Generator) -> list[str]:
+    """Say two edits of one audio at once: "in audio 2 the dog is louder and a siren is added"."""
+    for _ in range(_TRIES):
+        first, second = (statement(edit, names, rng) for edit in edits)
+        for audio in (2, 1):
+            where = f"in {names.of(audio)}"
+            ends = second.endswith(where) and not second.endswith(f"only {where}")
+            if first.startswith(f"{where} ") and ends and names.of(3 - audio) not in second:
+                return [f"{first} and {second.removesuffix(where).strip()}"]
     return [statement(edit, names, rng) for edit in edits]
 
 
@@ -193,6 +214,11 @@ def _concise(record: PairRecord, names: Names, rng: np.random.Generator) -> str:
     return sentence(text + ending.format(context))
 
 
+def _bare(record: PairRecord, names: Names, rng: np.random.Generator) -> str:
+    """Say the edits and nothing else, as shortly as they can be said."""
+    return _shortest(lambda: sentence("; ".join(_statements(record, names, rng))), LONGEST_TIER_1)
+
+
 def _context(keys: Sequence[str], names: Names, rng: np.random.Generator) -> str:
     """Say what both recordings hold."""
     items = things_of(keys, rng)
@@ -211,8 +237,14 @@ def _extended(record: PairRecord, names: Names, rng: np.random.Generator) -> str
     edits = link.join(_statements(record, names, rng))
     content = _content(record, names, rng)
     frame = drawn(SENTENCES if content else BARE_SENTENCES, rng)
-    character = _character(_told_of(record, rng)[:2], rng)
-    return sentence(frame.format(content=content, edits=edits, character=character))
+    keys = _told_of(record, rng)[:2]
+    shared = [key for key in keys if key in _shared(record)] or _shared(record)[:1] or keys
+    slots = {"character": _character(keys, rng), "with": _with_character(keys, rng)}
+    slots["shared"] = _with_character(shared, rng)
+    text = frame.format(content=content, edits=edits, **slots)
+    if len(text.split()) < _SHORT_TIER_2 and not _are_scenes(record):
+        text += drawn(ADDITIONS, rng)
+    return sentence(text)
 
 
 def _content(record: PairRecord, names: Names, rng: np.random.Generator) -> str:
@@ -238,55 +270,97 @@ def _told_of(record: PairRecord, rng: np.random.Generator) -> list[str]:
 
 def _character(keys: Sequence[str], rng: np.random.Generator) -> str:
     """Say what some sounds are like: "the dog sounds short and rough, the rain even and broad"."""
-    parts = []
-    for number, key in enumerate(keys):
-        event = sound(key)
-        like = drawn(event.character or ("plain and unchanging",), rng)
-        said = drawn(("sounds", "is", "seems"), rng) if number == 0 else ""
-        parts.append(f"{event.the_thing} {verb(said, event.plural)} {like}".replace("  ", " "))
-    return drawn((", ", " and "), rng).join(parts)
+    parts = [f"{sound(key).the_thing} {{}} {_like(key, rng)}" for key in keys]
+    said = verb(drawn(("sounds", "is", "seems"), rng), sound(keys[0]).plural) if keys else ""
+    parts = [parts[0].format(said), *(part.format("").replace("  ", " ") for part in parts[1:])]
+    return _joined(parts, rng)
+
+
+def _with_character(keys: Sequence[str], rng: np.random.Generator) -> str:
+    """Say the same as an addition: "with the dog short and rough"."""
+    return "with " + _joined([f"{sound(key).the_thing} {_like(key, rng)}" for key in keys], rng)
+
+
+def _like(key: str, rng: np.random.Generator) -> str:
+    return drawn(sound(key).character or ("plain and unchanging",), rng)
+
+
+def _joined(parts: Sequence[str], rng: np.random.Generator) -> str:
+    if len(parts) == 2 and rng.random() < 0.5:
+        return " and ".join(parts)
+    return ", ".join(parts)
 
 
 # --- tier 3 --------------------------------------------------------------------------------------
 
 
 def _paragraph(record: PairRecord, names: Names, rng: np.random.Generator) -> str:
-    sentences = [narrated(record.heard_1, names.first, record.duration_1_s, rng)]
-    sentences.append(narrated(record.heard_2, names.second, record.duration_2_s, rng))
     said = _statements(record, names, rng)
     leads = [drawn(EDIT_LEADS, rng), *(drawn(SECOND_LEADS, rng) for _ in said[1:])]
     told = [sentence(lead.format(text)) for lead, text in zip(leads, said, strict=True)]
-    if rng.random() < 0.5:
-        sentences = [*told, *sentences]
-    else:
-        sentences += told
-    sentences.append(sentence(_character(_told_of(record, rng)[:3], rng)))
-    sentences += _physically(record, names, rng)
-    sentences += _impressions(record, rng)
-    return " ".join(sentences)
+    told += _impressions(record, names, rng)
+    courses = _courses(record, names, rng)
+    order = [*told, *courses] if rng.random() < 0.5 else [*courses, *told]
+    order.append(sentence(_character(_told_of(record, rng)[:3], rng)))
+    order += _physically(record, names, rng)
+    order += _closings(record, " ".join(order), rng)
+    return " ".join(order)
+
+
+def _courses(record: PairRecord, names: Names, rng: np.random.Generator) -> list[str]:
+    """Tell the course of each recording; of the second in short, where it is that of the first."""
+    first = narrated(record.heard_1, names.first, record.duration_1_s, rng)
+    if _same_course(record) and rng.random() < 0.5:
+        return [first, sentence(drawn(LIKEWISE, rng).format(x=names.second))]
+    return [first, narrated(record.heard_2, names.second, record.duration_2_s, rng)]
+
+
+def _same_course(record: PairRecord) -> bool:
+    rearranged = {EditKind.EARLIER, EditKind.LATER, EditKind.MORE, EditKind.FEWER}
+    moved = any(edit.kind in rearranged or edit.kind not in CHANGES for edit in record.edits)
+    return not moved and _keys(record, 1) == _keys(record, 2)
 
 
 def _physically(record: PairRecord, names: Names, rng: np.random.Generator) -> list[str]:
     """Say of the whole recordings what the renders bear out clearly, now and then."""
-    whole = {edit.kind for edit in record.edits if edit.what is None}
-    level_db, brighter = record.rendered.get("level_db", 0.0), brightness(record)
+    if any(edit.what is None or edit.kind in _OF_BANDS for edit in record.edits):
+        return []
     said = []
-    if abs(level_db) > _CLEARLY_DB and not whole and rng.random() < 0.4:
-        direction = direction_of(Attribute.LEVEL, 1 if level_db > 0 else -1)
-        said.append(compare(None, Attribute.LEVEL, direction, 2, names, rng))
-    if abs(brighter) > _CLEARLY_BRIGHTER and not whole and rng.random() < 0.4:
-        direction = direction_of(Attribute.PITCH, 1 if brighter > 0 else -1)
-        said.append(compare(None, Attribute.PITCH, direction, 2, names, rng))
-    return [sentence(text) for text in said]
+    for attribute, value, least in (
+        (Attribute.LEVEL, record.rendered.get("level_db", 0.0), _CLEARLY_DB),
+        (Attribute.PITCH, brightness(record), _CLEARLY_BRIGHTER),
+    ):
+        if abs(value) > least and rng.random() < 0.4:
+            direction = direction_of(attribute, 1 if value > 0 else -1)
+            said.append(sentence(compare(None, attribute, direction, 2, names, rng)))
+    return said
 
 
-def _impressions(record: PairRecord, rng: np.random.Generator) -> list[str]:
-    if record.kind == "different" or len(record.edits) > 2:
-        chosen = rng.permutation(len(CLOSINGS_OF_DIFFERENT))[:2]
-        return [sentence(CLOSINGS_OF_DIFFERENT[int(place)]) for place in chosen]
-    kind = drawn(record.edits, rng).kind if len(record.edits) == 1 else record.edits[0].kind
-    closing = drawn(CLOSINGS, rng)
-    return [sentence(drawn(IMPRESSIONS[kind], rng)), sentence(closing)]
+def _impressions(record: PairRecord, names: Names, rng: np.random.Generator) -> list[str]:
+    """Say how the edits may strike a listener, in words that no instrument could check."""
+    if _are_scenes(record):
+        return []
+    return [_impression(edit, names, rng) for edit in record.edits]
+
+
+def _impression(edit: Edit, names: Names, rng: np.random.Generator) -> str:
+    event = sound(edit.what) if edit.what and edit.kind not in _OF_BANDS else None
+    verbs = ("seems", "has", "stands", "lends", "takes", "leaves", "draws")
+    slots = {name: verb(name, event is not None and event.plural) for name in verbs}
+    the = event.the_thing if event else names.second
+    return sentence(drawn(IMPRESSIONS[edit.kind], rng).format(the=the, x=names.second, **slots))
+
+
+def _closings(record: PairRecord, so_far: str, rng: np.random.Generator) -> list[str]:
+    """Round a paragraph off, at greater length where it is short."""
+    if _are_scenes(record) or record.kind == "different":
+        closings: Sequence[str] = CLOSINGS_OF_DIFFERENT
+        chosen = [closings[int(place)] for place in rng.permutation(len(closings))[:2]]
+    else:
+        short = len(so_far.split()) < _SHORT_TIER_3
+        chosen = [drawn(SCENE_IMPRESSIONS, rng)] if short else []
+        chosen.append(drawn(CLOSINGS, rng))
+    return [sentence(text) for text in chosen]
 
 
 # --- nothing changed -----------------------------------------------------------------------------

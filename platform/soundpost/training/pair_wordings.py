@@ -31,23 +31,38 @@ CAPTION_PROMPTS: dict[int, tuple[str, ...]] = {
     3: ("Describe each recording.", "What is heard in audio 1 and in audio 2?", "Caption both."),
 }
 
-# Tier 2: one sentence of {content} (what each holds), {edits} and {character}.
+# Tier 2: one sentence of {content} (what each holds), {edits}, and what the sounds are like, as a
+# statement ({character}) or an addition ({with}, or {shared} before the edits are told).
 SENTENCES: tuple[str, ...] = (
     "{content}, but {edits}; {character}",
-    "{content}; the difference is that {edits}; {character}",
+    "{content}, but {edits}, {with}",
+    "{content}; the difference is that {edits}, {with}",
     "{content}, and what sets them apart is that {edits}; {character}",
-    "{edits}; {content}; in character {character}",
+    "{content}, {shared}, but {edits}",
+    "{content}, {shared}; what has changed is that {edits}",
+    "{edits}; {content}, {with}",
     "{edits}, whereas {content}; {character}",
+    "{edits}, whereas {content}, {with}",
+    "the two recordings differ in that {edits}; {content}, {with}",
     "the two recordings differ in that {edits}; {content}; {character}",
-    "what has changed is that {edits}; {content}; {character}",
+    "what has changed is that {edits}; {content}, {with}",
     "{content}; listening closely, one finds that {edits}; {character}",
+    "although {content}, {edits}; {character}",
 )
 # The same where the edits themselves say what each holds.
 BARE_SENTENCES: tuple[str, ...] = (
+    "the two recordings differ in that {edits}, {with}",
     "the two recordings differ in that {edits}; {character}",
-    "{edits}; in character {character}",
+    "{edits}; {character}",
+    "{edits}, {with}",
     "what sets the two recordings apart is that {edits}; {character}",
-    "one hears at once that {edits}; {character}",
+    "one hears at once that {edits}, {with}",
+)
+# Added where a sentence is short.
+ADDITIONS: tuple[str, ...] = (
+    "; nothing else sets the two apart",
+    "; apart from this the scene is untouched",
+    "; all else seems left as it was",
 )
 EDIT_LEADS: tuple[str, ...] = (
     "The difference is that {}",
@@ -60,18 +75,19 @@ EDIT_LEADS: tuple[str, ...] = (
     "{}",
 )
 SECOND_LEADS: tuple[str, ...] = ("Besides, {}", "Moreover, {}", "In addition, {}", "{}")
-# Said after the first recording has been told in full.
+# Tier 3, where the second recording holds the same sounds in the same order.
 LIKEWISE: tuple[str, ...] = (
-    "The scene of {y} is built the same way, from {things}",
-    "The same {number} can be followed in {y}: {things}",
-    "{y} holds {things} in its turn",
-    "{y} is likewise made of {things}",
+    "{x} follows the same course",
+    "{x} is built in the same way",
+    "the course of {x} is just like it",
+    "in {x} the events follow each other in the same order",
 )
 
+# {the} is the sound of the edit, or the second recording.
 IMPRESSIONS: dict[EditKind, tuple[str, ...]] = {
     EditKind.ADDED: (
         "With it the scene may strike a listener as busier",
-        "The addition gives the scene another centre of attention",
+        "The addition lends the scene another centre of attention",
         "A listener may be drawn to the newcomer at once",
     ),
     EditKind.REMOVED: (
@@ -80,75 +96,75 @@ IMPRESSIONS: dict[EditKind, tuple[str, ...]] = {
         "A listener may sense a gap where something used to happen",
     ),
     EditKind.REPLACED: (
-        "The exchange gives the scene another meaning",
+        "The exchange lends the scene another meaning",
         "A listener may well imagine another place because of it",
         "The setting stays, while the actor in it is another one",
     ),
     EditKind.LOUDER: (
-        "It seems to step forward and claims attention",
-        "A listener may feel that it has moved to the front of the scene",
-        "It stands in the foreground as though one had come up to it",
+        "{the} {seems} to step forward and to claim attention",
+        "A listener may feel that {the} {has} moved to the front",
+        "{the} {stands} in the foreground, as though one had come near",
     ),
     EditKind.SOFTER: (
-        "It seems to step back and gives the rest some room",
-        "A listener may feel that it has moved away into the distance",
-        "It stands in the background as though one had drawn away from it",
+        "{the} {seems} to step back and to make room for the rest",
+        "A listener may feel that {the} {has} moved away into the distance",
+        "{the} {stands} in the background, as though one had gone away",
     ),
     EditKind.EARLIER: (
-        "The scene seems to get going without much delay",
-        "The order of the scene is shifted, and a listener is drawn in at once",
+        "With it the scene gets going without much delay",
+        "The order of the scene is shifted, and {the} {draws} the listener in at once",
     ),
     EditKind.LATER: (
-        "The scene holds back for a while before it gets going",
-        "The order of the scene is shifted, and a listener has to wait for it",
+        "The scene waits for a while before it gets going",
+        "The order of the scene is shifted, and a listener has to wait for {the}",
     ),
     EditKind.MORE: (
-        "The repetition makes it seem insistent",
-        "By coming back it leaves a lasting impression",
+        "The repetition makes {the} seem insistent",
+        "By coming back {the} {leaves} a lasting impression",
     ),
     EditKind.FEWER: (
-        "It seems a passing event and hardly insists",
-        "With few returns it leaves a sparse impression",
+        "{the} {seems} a passing event that hardly insists",
+        "With few returns {the} {leaves} a sparse impression",
     ),
     EditKind.FASTER: (
-        "It gives the scene a hurried feeling",
-        "A listener may sense some urgency in it",
+        "{the} {lends} the scene a hurried feeling",
+        "A listener may sense some urgency in {the}",
     ),
     EditKind.SLOWER: (
-        "It gives the scene an unhurried feeling",
-        "A listener may sense a certain ease in it",
+        "{the} {lends} the scene an unhurried feeling",
+        "A listener may sense a certain ease in {the}",
     ),
     EditKind.HIGHER: (
-        "It takes on a light and tense colour",
-        "A listener may find it thin and alert",
+        "{the} {takes} on a light and tense colour",
+        "A listener may find {the} thin and alert",
     ),
     EditKind.LOWER: (
-        "It takes on a heavy and calm colour",
-        "A listener may find it large and settled",
+        "{the} {takes} on a heavy and calm colour",
+        "A listener may find {the} large and settled",
     ),
     EditKind.BAND_BOOST: (
         "The colour of the sound is altered while the events are untouched",
-        "It seems as though a tone control had been turned",
+        "One might think that a tone control had been turned",
     ),
     EditKind.BAND_CUT: (
         "The colour of the sound is altered while the events are untouched",
-        "It seems as though a tone control had been turned",
+        "One might think that a tone control had been turned",
     ),
     EditKind.REVERB_MORE: (
-        "The listener seems to stand in a large room with hard walls",
-        "The events seem to blur into each other and to move away",
+        "In {x} the listener seems to stand in a large room with hard walls",
+        "The events of {x} seem to blur into each other and to move away",
     ),
     EditKind.REVERB_LESS: (
-        "The listener seems to stand close by in a small, furnished room",
-        "The events seem to stand apart and to move near",
+        "In {x} the listener seems to stand close by in a small, furnished room",
+        "The events of {x} seem to stand apart and to move near",
     ),
     EditKind.NOISE_MORE: (
-        "A listener may feel that a veil lies over the scene",
-        "It seems as though a poor microphone had been used",
+        "A listener may feel that a veil lies over {x}",
+        "One might think that a poor microphone had been used for {x}",
     ),
     EditKind.NOISE_LESS: (
-        "A listener may feel that a veil has been taken off the scene",
-        "It seems as though a good microphone had been used",
+        "A listener may feel that a veil has been taken off {x}",
+        "One might think that a good microphone had been used for {x}",
     ),
 }
 NO_IMPRESSIONS: tuple[str, ...] = (
@@ -162,6 +178,12 @@ CLOSINGS: tuple[str, ...] = (
     "Apart from this the scene is untouched",
     "The rest of the scene is as it was",
     "All else seems left as it was",
+)
+SCENE_IMPRESSIONS: tuple[str, ...] = (
+    "The scene as such is easy to follow",
+    "Taken by itself the scene seems ordinary and believable",
+    "Heard in turn, the two leave related but distinct impressions",
+    "A listener who knows the first would notice the change in the second",
 )
 CLOSINGS_OF_DIFFERENT: tuple[str, ...] = (
     "The two were plainly taken in different places",
