@@ -304,6 +304,20 @@ class RerankTimeoutError(RerankerError):
     remedy = "Ask for fewer candidates, or raise SOUNDPOST_RERANK_BUDGET_S."
 
 
+class ExplainerNotFoundError(ModelError):
+    """This explainer was not found."""
+
+    code = "explainer-not-found"
+    remedy = "Set SOUNDPOST_EXPLAINER to 'auto', 'off', or a folder that its training wrote."
+
+
+class ExplainerMismatchError(ModelError):
+    """The explainer does not fit this encoder."""
+
+    code = "explainer-mismatch"
+    remedy = "Use the encoder that it was trained over, or train one over this encoder."
+
+
 class CaptionerError(ModelError):
     """Captions cannot be written."""
 

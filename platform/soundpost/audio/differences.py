@@ -120,9 +120,14 @@ def _timing(observed: FloatArray, reference: FloatArray) -> dict[str, float] | N
 
 def sentence(differences: Mapping[str, Any]) -> str:
     """Say the most telling differences in one line; "no measured difference" where there is none."""
-    parts = [*_level_words(differences), *_band_words(differences), *_tag_words(differences)]
-    parts += [*_pitch_words(differences), *_rhythm_words(differences)]
+    parts = words(differences)
     return ", ".join(parts[:5]) if parts else "no measured difference"
+
+
+def words(differences: Mapping[str, Any]) -> list[str]:
+    """Return the differences that are worth a word, the most telling first."""
+    parts = [*_level_words(differences), *_band_words(differences), *_tag_words(differences)]
+    return [*parts, *_pitch_words(differences), *_rhythm_words(differences)]
 
 
 def _level_words(differences: Mapping[str, Any]) -> list[str]:
@@ -135,13 +140,13 @@ def _level_words(differences: Mapping[str, Any]) -> list[str]:
 def _band_words(differences: Mapping[str, Any]) -> list[str]:
     """The widest run of neighbouring bands that rose, and of those that fell."""
     bands = differences.get("bands", [])
-    words = []
+    said = []
     for sign, verb in ((1.0, "more"), (-1.0, "less")):
         run = _strongest_run([band for band in bands if sign * band["change_db"] > 0])
         if run:
             most_db = max(abs(band["change_db"]) for band in run)
-            words.append(f"up to {most_db:.0f} dB {verb} {_band_range(run)}")
-    return words
+            said.append(f"up to {most_db:.0f} dB {verb} {_band_range(run)}")
+    return said
 
 
 def _strongest_run(bands: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
@@ -168,8 +173,8 @@ def hertz(frequency_hz: float) -> str:
 def _tag_words(differences: Mapping[str, Any]) -> list[str]:
     gained = [tag["label"] for tag in differences.get("tags_gained", [])[:2]]
     lost = [tag["label"] for tag in differences.get("tags_lost", [])[:2]]
-    words = [f"now sounds like {' and '.join(gained)}"] if gained else []
-    return words + ([f"less like {' and '.join(lost)}"] if lost else [])
+    said = [f"now sounds like {' and '.join(gained)}"] if gained else []
+    return said + ([f"less like {' and '.join(lost)}"] if lost else [])
 
 
 def _pitch_words(differences: Mapping[str, Any]) -> list[str]:
@@ -181,13 +186,13 @@ def _pitch_words(differences: Mapping[str, Any]) -> list[str]:
 
 def _rhythm_words(differences: Mapping[str, Any]) -> list[str]:
     measures = differences.get("measures", {})
-    words = []
+    said = []
     old, new = measures.get("onsets_per_s", (0.0, 0.0))
     if abs(new - old) >= 1.0:
-        words.append(f"{new:.1f} sudden rises a second instead of {old:.1f}")
+        said.append(f"{new:.1f} sudden rises a second instead of {old:.1f}")
     old_hz, new_hz = measures.get("modulation_hz", (0.0, 0.0))
     depth = max(measures.get("modulation_depth", (0.0, 0.0)))
     changed = max(old_hz, new_hz) > RATIO_CHANGE * min(old_hz, new_hz) > 0.0
     if changed and depth >= MODULATION_DEPTH:
-        words.append(f"pulsing at {new_hz:.1f} Hz instead of {old_hz:.1f} Hz")
-    return words
+        said.append(f"pulsing at {new_hz:.1f} Hz instead of {old_hz:.1f} Hz")
+    return said

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from soundpost.explain.claims import Claim
-from soundpost.explain.compared import Comparison
+from soundpost.explain.compared import Comparison, noise_change_db
 from soundpost.explain.judging import Limits, named, not_measurable
 from soundpost.explain.profile import BAND_EDGES_HZ, FLOOR_DBFS
-from soundpost.explain.verdict import Checked
+from soundpost.explain.verdict import Checked, Verdict
 
 # Side by side 1 dB is about what people notice.
 LEVEL: Final = Limits(clear=1.0, least=0.5, same=1.0)
@@ -46,7 +46,11 @@ def check_band(claim: Claim, compared: Comparison) -> Checked:
         f"from audio 1 to audio 2 the band {_BANDS[name]} changes by {rise_db:+.1f} dB, "
         f"by {relative_db:+.1f} dB against the other bands"
     )
-    return Checked(claim, BAND.verdict(relative_db, claim.change), measurement, reason)
+    verdict = BAND.verdict(relative_db, claim.change)
+    if verdict is Verdict.SUPPORTED and claim.change * rise_db < 0.0:
+        # Stronger among the others, yet weaker than it was.
+        return not_measurable(claim, reason, **measurement)
+    return Checked(claim, verdict, measurement, reason)
 
 
 def check_reverb(claim: Claim, compared: Comparison) -> Checked:
@@ -65,7 +69,7 @@ def check_reverb(claim: Claim, compared: Comparison) -> Checked:
 
 def check_noise(claim: Claim, compared: Comparison) -> Checked:
     """Check whether the quietest moments are louder in all bands, and more so than the loudest."""
-    change_db = noise_change_db(compared)
+    change_db = noise_change_db(*compared.both)
     rise_db, relative_db = compared.noise_db()
     measurement = {"floor_change_db": rise_db, "floor_change_against_peaks_db": relative_db}
     reason = (
@@ -73,14 +77,6 @@ def check_noise(claim: Claim, compared: Comparison) -> Checked:
         f"by {relative_db:+.1f} dB against the loudest moments"
     )
     return Checked(claim, NOISE.verdict(change_db, claim.change), measurement, reason)
-
-
-def noise_change_db(compared: Comparison) -> float:
-    """Return the smaller of the floor's two rises where they agree in sign, else 0."""
-    rise_db, relative_db = compared.noise_db()
-    if rise_db * relative_db <= 0.0:
-        return 0.0
-    return min(rise_db, relative_db, key=abs)
 
 
 def _dbfs(level: float) -> str:

@@ -98,21 +98,11 @@ class Comparison:
 
     def noise_db(self) -> tuple[float, float]:
         """Return by how much the noise floor rose in all bands, and by how much more than peaks."""
-        floors = [
-            np.quantile(np.maximum(one.profile.fine_dbfs, FLOOR_DBFS + 10.0), 0.1, axis=0)
-            for one in self.both
-        ]
-        peaks = [float(np.quantile(one.profile.a_level_dbfs, 0.95)) for one in self.both]
-        rise = float(np.mean(floors[1] - floors[0]))
-        return rise, rise - (peaks[1] - peaks[0])
+        return noise_db(*self.both)
 
     def falls_db(self) -> tuple[float, float] | None:
         """Return how far levels fall within 0.4 s behind loud moments, over the same floor."""
-        levels = [_below_peak(one.profile.a_level_dbfs) for one in self.both]
-        # The floor of the noisier one: noise fills pauses too, but is no room.
-        floor = max(float(np.quantile(level, 0.02)) for level in levels)
-        falls = [_fall_db(np.maximum(level, floor)) for level in levels]
-        return None if falls[0] is None or falls[1] is None else (falls[0], falls[1])
+        return falls_db(*self.both)
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -195,6 +185,33 @@ class Comparison:
         rise = joined[when].mean(axis=0) - joined[~when].mean(axis=0)
         own: DoubleArray = np.maximum(rise - _OWN_DB, 0.0)
         return own / own.sum() if own.sum() >= _LEAST_OWN_DB else flat
+
+
+def noise_db(first: Listening, second: Listening) -> tuple[float, float]:
+    """Return by how much the noise floor rose in all bands, and by how much more than peaks."""
+    both = (first, second)
+    floors = [
+        np.quantile(np.maximum(one.profile.fine_dbfs, FLOOR_DBFS + 10.0), 0.1, axis=0)
+        for one in both
+    ]
+    peaks = [float(np.quantile(one.profile.a_level_dbfs, 0.95)) for one in both]
+    rise = float(np.mean(floors[1] - floors[0]))
+    return rise, rise - (peaks[1] - peaks[0])
+
+
+def noise_change_db(first: Listening, second: Listening) -> float:
+    """Return the smaller of the floor's two rises where they agree in sign, else 0."""
+    rise_db, relative_db = noise_db(first, second)
+    return min(rise_db, relative_db, key=abs) if rise_db * relative_db > 0.0 else 0.0
+
+
+def falls_db(first: Listening, second: Listening) -> tuple[float, float] | None:
+    """Return how far levels fall within 0.4 s behind loud moments, over the same floor."""
+    levels = [_below_peak(one.profile.a_level_dbfs) for one in (first, second)]
+    # The floor of the noisier one: noise fills pauses too, but is no room.
+    floor = max(float(np.quantile(level, 0.02)) for level in levels)
+    falls = [_fall_db(np.maximum(level, floor)) for level in levels]
+    return None if falls[0] is None or falls[1] is None else (falls[0], falls[1])
 
 
 def _in(one: Listening, when: BoolArray) -> FloatArray:

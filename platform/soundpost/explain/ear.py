@@ -6,6 +6,7 @@ wordings fit the frames in the joint space. A sound that AudioSet does not know 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -45,6 +46,15 @@ class Ear:
         self._encoder = encoder
         self._texts: dict[str, FloatArray] = {}
 
+    def prepare(self, sounds: Iterable[str]) -> None:
+        """Make the vectors of many sounds at once."""
+        new = [what for what in sounds if what not in self._texts]
+        wordings = [_wordings(what) for what in new]
+        vectors = self._encoder.embed_text([text for row in wordings for text in row])
+        ends = np.cumsum([len(row) for row in wordings])
+        parts = np.split(vectors, ends[:-1]) if new else []
+        self._texts |= dict(zip(new, parts, strict=True))
+
     def probability(self, listening: Listening, what: str) -> float:
         """Return how surely a sound is heard anywhere in a recording, 0 to 1."""
         return float(1.0 / (1.0 + np.exp(-self.log_odds(listening, what))))
@@ -77,9 +87,7 @@ class Ear:
 
     def _vectors(self, what: str) -> FloatArray:
         if what not in self._texts:
-            event = event_of(what)
-            wordings = list(event.wordings) if event else [what]
-            self._texts[what] = self._encoder.embed_text(wordings)
+            self._texts[what] = self._encoder.embed_text(_wordings(what))
         return self._texts[what]
 
 
@@ -91,6 +99,11 @@ def ear_of(encoder: AudioTextEncoder) -> Ear:
     if encoder not in _EARS:
         _EARS[encoder] = Ear(encoder)
     return _EARS[encoder]
+
+
+def _wordings(what: str) -> list[str]:
+    event = event_of(what)
+    return list(event.wordings) if event else [what]
 
 
 def _tag_curve(listening: Listening, what: str) -> FloatArray | None:

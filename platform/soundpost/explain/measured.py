@@ -1,0 +1,241 @@
+"""What the measurements alone say of two recordings: a summary in numbers, and texts of claims.
+
+The summary always stands beside what a model wrote. The texts take its place where it was wrong:
+every claim in them was measured and is clear by a margin, so they say less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from soundpost.audio.differences import Side, compare, words
+from soundpost.explain.check import check, check_one
+from soundpost.explain.claim import direction_of
+from soundpost.explain.claims import Attribute, Claim, Direction, parse
+from soundpost.explain.compared import Comparison, falls_db, noise_change_db
+from soundpost.explain.ear import ear_of
+from soundpost.explain.lexicon import EVENTS
+from soundpost.explain.lexicon import alike as same_sound
+from soundpost.explain.listening import Listening
+from soundpost.explain.nothing import alike
+from soundpost.explain.phrasing import AUDIO_NAMES, hold, place, sentence
+from soundpost.explain.phrasing import compare as comparing
+from soundpost.explain.profile import BAND_NAMES
+from soundpost.explain.verdict import Verdict
+from soundpost.models.encoder import AudioTextEncoder
+
+__all__ = ["alike", "compose", "measurements", "nothing_differs", "summary"]
+
+# How many differences a tier tells of.
+DIFFERENCES: Final = {1: 2, 2: 4, 3: 6}
+# Composed claims are clear by these: twice and more what a claim of a model needs.
+SURELY_HEARD: Final = 0.85
+SURELY_NOT: Final = 0.1
+LEVEL_DB: Final = 2.0
+SOUND_LEVEL_DB: Final = 5.0
+BAND_DB: Final = 6.0
+NOISE_DB: Final = 6.0
+FALL_DB: Final = 6.0
+TIME_S: Final = 0.8
+# At most so many sounds of each recording are named.
+_MOST_SOUNDS: Final = 3
+# Wordings are drawn, but always the same ones: the same sound is explained in the same words.
+_SEED: Final = 6
+_NOTHING: Final = {
+    1: "No audible difference between the two recordings.",
+    2: "There is no audible difference between the two recordings: they have the same sounds at "
+    "the same time.",
+    3: "There is no audible difference between the two recordings. They have the same sounds at "
+    "the same time, and what little differs in level is too small to be heard.",
+}
+_NOTHING_CLEAR: Final = "Nothing that differs is clear enough to be named."
+
+
+# --- the summary ----------------------------------------------------------------------------------
+
+
+def summary(first: Listening, second: Listening) -> str:
+    """Say in one sentence, in numbers with units, how audio 2 differs from audio 1."""
+    if alike(first, second):
+        return "Measured on audio 2 against audio 1: no audible difference."
+    parts = [*words(_compared(first, second)), *_floor_words(first, second)]
+    parts += _duration_words(first, second)
+    said = ", ".join(parts) if parts else "no measured difference"
+    return f"Measured on audio 2 against audio 1: {said}."
+
+
+def measurements(first: Listening, second: Listening) -> dict[str, Any]:
+    """Return the measured differences as a document, audio 2 minus audio 1."""
+    falls = falls_db(first, second)
+    return _compared(first, second) | {
+        "noise_floor_db": round(noise_change_db(first, second), 2),
+        "fall_db": None if falls is None else [round(fall, 2) for fall in falls],
+        "durations_s": [round(first.duration_s, 3), round(second.duration_s, 3)],
+    }
+
+
+def _compared(first: Listening, second: Listening) -> dict[str, Any]:
+    return compare(_side(second), _side(first))
+
+
+def _side(one: Listening) -> Side:
+    tags = {} if one.tags is None else dict(zip(one.tag_labels, one.tags.tolist(), strict=True))
+    step = max(round(1.0 / one.frame_hop_s), 1)
+    seconds = [one.frames[at : at + step].mean(axis=0) for at in range(0, len(one.frames), step)]
+    return Side(one.acoustics.to_document(), tags, np.asarray(seconds, np.float32))
+
+
+def _floor_words(first: Listening, second: Listening) -> Iterator[str]:
+    change_db = noise_change_db(first, second)
+    if abs(change_db) >= NOISE_DB / 2.0:
+        yield f"noise floor {abs(change_db):.0f} dB {'higher' if change_db > 0 else 'lower'}"
+    falls = falls_db(first, second)
+    if falls is not None and abs(falls[1] - falls[0]) >= FALL_DB / 2.0:
+        yield (
+            f"levels fall by {falls[1]:.0f} dB within 0.4 s of loud moments "
+            f"instead of by {falls[0]:.0f} dB"
+        )
+
+
+def _duration_words(first: Listening, second: Listening) -> Iterator[str]:
+    if abs(first.duration_s - second.duration_s) >= 0.1:
+        yield f"{second.duration_s:.1f} s long instead of {first.duration_s:.1f} s"
+
+
+# --- texts of measured claims ---------------------------------------------------------------------
+
+
+def nothing_differs(tier: int) -> str:
+    """Say that nothing can be told apart."""
+    return _NOTHING[tier]
+
+
+def compose(first: Listening, second: Listening, encoder: AudioTextEncoder, tier: int) -> str:
+    """Write what surely differs; every claim in the text is measured and supported."""
+    if alike(first, second):
+        return nothing_differs(tier)
+    comparison = Comparison(first, second, ear_of(encoder))
+    rng = np.random.default_rng(_SEED)
+    told = [_worded(claim, rng) for claim in _differences(comparison)[: DIFFERENCES[tier]]]
+    held = _held(comparison, rng) if tier == 3 else []
+    kept = [text for text in map(sentence, [*told, *held]) if _stands(text, first, second, encoder)]
+    return " ".join(kept) if kept else _bare(first, second)
+
+
+def _stands(text: str, first: Listening, second: Listening, encoder: AudioTextEncoder) -> bool:
+    """Say whether a sentence is read as claims that are all supported."""
+    checked = check(parse(text), first, second, encoder)
+    return bool(checked) and all(one.verdict is Verdict.SUPPORTED for one in checked)
+
+
+def _bare(first: Listening, second: Listening) -> str:
+    return f"{_NOTHING_CLEAR} {summary(first, second)}"
+
+
+def _worded(claim: Claim, rng: np.random.Generator) -> str:
+    if claim.attribute is Attribute.EVENT:
+        return place(claim.what or "", claim.direction, claim.audio, AUDIO_NAMES, rng)
+    what, attribute, direction = claim.what, claim.attribute, claim.direction
+    return comparing(what, attribute, direction, claim.audio, AUDIO_NAMES, rng)
+
+
+def _differences(comparison: Comparison) -> list[Claim]:
+    """Return claims that are clear, the most telling first."""
+    comparison.ear.prepare(EVENTS)
+    sounds = _Sounds(comparison)
+    claims = [*sounds.only(1), *sounds.only(2), *_of_whole(comparison)]
+    claims += [claim for what in sounds.both() for claim in _of_sound(comparison, what)]
+    return [one for one in claims if check_one(one, comparison).verdict is Verdict.SUPPORTED]
+
+
+class _Sounds:
+    """The sounds of the lexicon by how surely they are heard in each recording."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        heard = {what: comparison.heard(what) for what in EVENTS}
+        self._heard = dict(sorted(heard.items(), key=lambda item: -max(item[1])))
+
+    def only(self, audio: int) -> list[Claim]:
+        """Claim the sounds that are surely in one audio, and surely not in the other."""
+        here, there = audio - 1, 2 - audio
+        found = [
+            what
+            for what in self._surely((here,))
+            if self._heard[what][there] <= SURELY_NOT and not self._like_any(what, there)
+        ]
+        direction = Direction.ONLY
+        return [Claim(audio, what, Attribute.EVENT, direction) for what in found[:_MOST_SOUNDS]]
+
+    def both(self) -> list[str]:
+        """Return the sounds that are surely in both."""
+        return self._surely((0, 1))[:_MOST_SOUNDS]
+
+    def in_one(self, audio: int) -> list[str]:
+        """Return the sounds that are surely in one audio."""
+        return self._surely((audio - 1,))[:_MOST_SOUNDS]
+
+    def _surely(self, places: Sequence[int]) -> list[str]:
+        """Of sounds that are easily taken for each other, the surest alone."""
+        found: list[str] = []
+        for what, heard in self._heard.items():
+            sure = min(heard[at] for at in places) >= SURELY_HEARD
+            if sure and not any(same_sound(what, other) for other in found):
+                found.append(what)
+        return found
+
+    def _like_any(self, what: str, place: int) -> bool:
+        """Say whether what is heard in a recording may be this sound under another name."""
+        return any(
+            heard[place] >= 0.5 and same_sound(what, other) for other, heard in self._heard.items()
+        )
+
+
+def _of_whole(comparison: Comparison) -> Iterator[Claim]:
+    first, second = comparison.levels_dbfs(None)
+    yield from _directed(None, Attribute.LEVEL, second - first, LEVEL_DB)
+    noise_db = noise_change_db(*comparison.both)
+    yield from _directed(None, Attribute.NOISE, noise_db, NOISE_DB)
+    for name in BAND_NAMES:
+        rise_db, relative_db = comparison.band_db(name)
+        clear_db = min(rise_db, relative_db, key=abs) if rise_db * relative_db > 0.0 else 0.0
+        yield from _directed(name, Attribute.BAND, clear_db, BAND_DB)
+    falls = comparison.falls_db()
+    # Noise and other sounds fill pauses too: only where nothing else changed is it the room.
+    if falls is not None and abs(noise_db) < NOISE_DB / 2.0:
+        yield from _directed(None, Attribute.REVERB, falls[0] - falls[1], FALL_DB)
+
+
+def _of_sound(comparison: Comparison, what: str) -> Iterator[Claim]:
+    first, second = comparison.levels_dbfs(what)
+    whole = comparison.levels_dbfs(None)
+    # What the whole recording does is no matter of this sound.
+    beyond_db = (second - first) - (whole[1] - whole[0])
+    if abs(beyond_db) >= SOUND_LEVEL_DB / 2.0:
+        yield from _directed(what, Attribute.LEVEL, second - first, SOUND_LEVEL_DB)
+    starts = comparison.starts_s(what)
+    if starts is not None:
+        yield from _directed(what, Attribute.TIME, starts[1] - starts[0], TIME_S)
+    shift = comparison.pitch(what)
+    yield from _directed(what, Attribute.PITCH, shift.semitones, 1.0)
+
+
+def _directed(
+    what: str | None, attribute: Attribute, change: float, least: float
+) -> Iterator[Claim]:
+    """Claim of audio 2 what a change says, if it is large enough."""
+    if abs(change) >= least:
+        yield Claim(2, what, attribute, direction_of(attribute, 1 if change > 0 else -1))
+
+
+def _held(comparison: Comparison, rng: np.random.Generator) -> list[str]:
+    """Say what each recording holds, as far as that is sure."""
+    sounds = _Sounds(comparison)
+    wordings: list[str] = []
+    for audio in (1, 2):
+        names = [EVENTS[what].a_thing for what in sounds.in_one(audio)]
+        if names:
+            wordings.append(hold(AUDIO_NAMES.of(audio), names, rng))
+    return wordings
