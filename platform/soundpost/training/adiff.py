@@ -294,7 +294,7 @@ class _Run:
         found = {}
         for kind in KINDS:
             rng = np.random.default_rng([0, kind])
-            batches = [self.develop.of_kind(kind, rng) for _ in range(_DEVELOP_BATCHES)]
+            batches = [self.develop.of_pairs(kind, rng) for _ in range(_DEVELOP_BATCHES)]
             losses = [float(self._losses(batch)["answer"]) for batch in batches]
             found[f"develop tier {kind}" if kind else "develop captions"] = float(np.mean(losses))
         return found
@@ -373,7 +373,7 @@ def write_card(folder: Path, out: Path, stages: Sequence[int]) -> None:
     told = [
         f"- Stage {stage}: {facts['steps']} steps, {facts['batch']} pairs a step, rate {facts['rate']}, "
         f"seed {facts['seed']}, position captioning {facts['shares']['captions']:.0%} of the steps, "
-        f"texts in place of audio {facts['shares']['texts']:.0%} of the pairs."
+        f"texts in place of audio {facts['shares']['texts']:.0%} of the others."
         for stage in stages
         for facts in [json.loads((out / f"stage{stage}.json").read_text(encoding="utf-8"))]
     ]

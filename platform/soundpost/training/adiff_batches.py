@@ -1,7 +1,8 @@
 """Batches that ADIFF learns from: pairs with texts drawn anew, captions by position, and texts alone.
 
 A batch has one kind of answer, so that hardly anything is padding: tier 1, 2 or 3, or 0 for position
-captioning ("The audio 1 is ... ."). Longer answers come in smaller batches.
+captioning ("Audio 1 is ... ."). It is of pairs, or of texts alone, which are longer. Longer answers
+come in smaller batches.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ FloatArray = NDArray[np.float32]
 CAPTIONS = 0
 KINDS = (CAPTIONS, 1, 2, 3)
 # Of the pairs a step of tier 1, how many there are of each kind: about as many tokens.
-_SIZES = {CAPTIONS: 1.0, 1: 1.0, 2: 0.75, 3: 0.375}
+_SIZES = {CAPTIONS: 1.0, 1: 1.0, 2: 0.75, 3: 0.5}
+_SIZES_OF_TEXTS = {1: 0.75, 2: 0.5, 3: 0.2}
 EVENT_KEYS = tuple(EVENTS)
 EDIT_KINDS = tuple(EditKind)
 # The deviation of what is added to a text's unit vector, in each of its D dimensions, times sqrt(D).
@@ -89,10 +91,10 @@ class CaptionedRows:
 
 @dataclass(frozen=True)
 class Shares:
-    """What a training is made of: parts of the steps, and of the pairs within a step.
+    """What the steps of a training are made of.
 
-    captions: of the steps, position captioning. tiers: of the other steps. texts: of the pairs, those
-    of texts in place of audio.
+    captions: of all steps, position captioning. tiers: how the other steps are shared out. texts: of
+    these, steps of texts in place of audio.
     """
 
     captions: float = 0.15
@@ -126,26 +128,27 @@ class AdiffBatches:
     def draw(self, rng: np.random.Generator, shares: Shares, noise: float = 0.0) -> Batch:
         """Draw a batch; `noise` is the deviation of what is added to the vectors of recordings."""
         kind = int(rng.choice(KINDS, p=shares.kinds()))
-        return self.of_kind(kind, rng, shares.texts, noise)
+        texts = rng.random() < shares.texts
+        if texts and self.captioned is not None and kind != CAPTIONS:
+            return self.of_texts(kind, rng)
+        return self.of_pairs(kind, rng, noise)
 
-    def of_kind(
-        self, kind: int, rng: np.random.Generator, texts: float = 0.0, noise: float = 0.0
-    ) -> Batch:
-        """Draw a batch of one of KINDS, a share of it from texts."""
-        size = max(1, round(self.size * _SIZES[kind]))
-        alone = size if texts >= 1.0 else int(rng.binomial(size, texts))
-        if kind == CAPTIONS or not len(self._by_tier[kind]):
-            alone = 0
-        samples = self._of_pairs(kind, size - alone, rng, noise)
-        if self.captioned is not None:
-            samples += [self._of_texts(self.captioned, kind, rng) for _ in range(alone)]
-        return self._batch(samples)
+    def of_pairs(self, kind: int, rng: np.random.Generator, noise: float = 0.0) -> Batch:
+        """Draw a batch of pairs and one of KINDS."""
+        count = max(1, round(self.size * _SIZES[kind]))
+        return self._batch(self._of_pairs(kind, count, rng, noise))
+
+    def of_texts(self, tier: int, rng: np.random.Generator) -> Batch:
+        """Draw a batch of a tier with texts in place of audio; of pairs where there are none."""
+        captioned = self.captioned
+        if captioned is None or not len(self._by_tier[tier]):
+            return self.of_pairs(tier, rng)
+        count = max(1, round(self.size * _SIZES_OF_TEXTS[tier]))
+        return self._batch([self._of_texts(captioned, tier, rng) for _ in range(count)])
 
     def _of_pairs(
         self, kind: int, count: int, rng: np.random.Generator, noise: float
     ) -> list[Sample]:
-        if not count:
-            return []
         drawn = self.pairs.draw(rng, count)
         firsts, seconds = (
             rows + noise * rng.standard_normal(rows.shape, np.float32)

@@ -65,7 +65,7 @@ class LanguageOptions:
     seed: int = 0
     half: bool = True
     device: str = "cpu"
-    shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
     dimensions: LanguageModelDimensions = field(default_factory=LanguageModelDimensions)
 
 
