@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundpost.errors import InvalidValueError
+from soundpost.models.caption_layers import Layer
 from soundpost.models.encoder import FloatArray
 
 TOKEN_S = 0.8
@@ -116,7 +117,7 @@ class ConditionReader(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, dimension: int, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, dimension: int, width: int, heads: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dimension))
         self.gain = dimension**0.5
@@ -124,9 +125,7 @@ class ConditionReader(nn.Module):
         self.positions = nn.Embedding(MOST_TOKENS, width)
         self.styles = nn.Embedding(len(Style), width)
         self.nothing = nn.Parameter(0.02 * torch.randn(width))
-        self.layer = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
-        )
+        self.layer = Layer(width, heads, 2 * width)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, sounds: Conditions, dropped: Tensor | None = None) -> Memory:
@@ -142,5 +141,5 @@ class ConditionReader(nn.Module):
             first = torch.where(dropped[:, None], nothing, first)
             there = torch.cat([there[:, :1], there[:, 1:] & ~dropped[:, None]], dim=1)
         states = torch.cat([first[:, None], tokens], dim=1)
-        states = self.norm(self.layer(states, src_key_padding_mask=~there))
+        states = self.norm(self.layer(states, there))
         return Memory(states, there)

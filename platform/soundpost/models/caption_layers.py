@@ -45,15 +45,28 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, kept: Kept) -> Tensor:
         """Return what x [B, N, width] finds in what is kept, [B, N, width]."""
-        found = functional.scaled_dot_product_attention(
-            self._split(self.query(x)), kept.keys, kept.values, attn_mask=kept.mask
-        )
+        queries = self._split(self.query(x))
+        if self.training:
+            found = _plain_attention(queries, kept)
+        else:
+            found = functional.scaled_dot_product_attention(
+                queries, kept.keys, kept.values, attn_mask=kept.mask
+            )
         gathered: Tensor = self.out(found.transpose(1, 2).flatten(2))
         return gathered
 
     def _split(self, states: Tensor) -> Tensor:
         split: Tensor = states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         return split
+
+
+def _plain_attention(queries: Tensor, kept: Kept) -> Tensor:
+    """Do what torch's fused attention does; on a CPU its gradient takes several times as long."""
+    scores = (queries * queries.shape[-1] ** -0.5) @ kept.keys.transpose(-1, -2)
+    if kept.mask is not None:
+        scores = scores.masked_fill(~kept.mask, float("-inf"))
+    found: Tensor = scores.softmax(dim=-1).to(kept.values.dtype) @ kept.values
+    return found
 
 
 class Block(nn.Module):
@@ -85,6 +98,23 @@ class Block(nn.Module):
 def causal_mask(length: int, device: torch.device) -> Tensor:
     """Return [1, 1, L, L]: each place may look at itself and at what lies before."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+
+
+class Layer(nn.Module):
+    """Pre-norm: attention to one's own sequence and two linear layers."""
+
+    def __init__(self, width: int, heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.own_norm, self.own = nn.LayerNorm(width), Attention(width, heads)
+        self.last_norm = nn.LayerNorm(width)
+        self.inner, self.outer = nn.Linear(width, feedforward), nn.Linear(feedforward, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return x [B, N, width] after the layer; mask [B, N] says which of it may be looked at."""
+        own = self.own_norm(x)
+        x = x + self.own(own, self.own.keep(own, mask[:, None, None]))
+        after: Tensor = x + self.outer(functional.gelu(self.inner(self.last_norm(x))))
+        return after
 
 
 class Blocks(nn.ModuleList):

@@ -36,10 +36,10 @@ class TwinDimensions:
     dimension: int = 256
     vocabulary: int = 3_500
     length: int = 24
-    width: int = 256
+    width: int = 192
     layers: int = 4
     heads: int = 4
-    feedforward: int = 768
+    feedforward: int = 576
 
 
 class TwinConfig(PretrainedConfig):
@@ -48,7 +48,7 @@ class TwinConfig(PretrainedConfig):
     model_type = "soundpost_caption_twin"
 
     def __init__(
-        self, dimensions: dict[str, Any] | None = None, dropout: float = 0.1, **kwargs: Any
+        self, dimensions: dict[str, Any] | None = None, dropout: float = 0.0, **kwargs: Any
     ) -> None:
         self.dimensions = dimensions or asdict(TwinDimensions())
         self.caption_dropout = dropout
@@ -71,7 +71,7 @@ class TwinModel(PreTrainedModel):
         super().__init__(config)
         shape = config.shape
         width = shape.width
-        self.reader = ConditionReader(shape.dimension, width, shape.heads, config.caption_dropout)
+        self.reader = ConditionReader(shape.dimension, width, shape.heads)
         self.words = nn.Embedding(shape.vocabulary, width)
         nn.init.normal_(self.words.weight, std=width**-0.5)
         self.positions = nn.Embedding(shape.length + 1, width)

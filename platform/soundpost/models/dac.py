@@ -52,10 +52,10 @@ class DacDimensions:
     text_heads: int = 4
     lower: int = 2
     upper: int = 1
-    width: int = 256
+    width: int = 192
     layers: int = 4
     heads: int = 4
-    feedforward: int = 768
+    feedforward: int = 576
     patch: int = 2
     steps: int = 50
     noise_scale: float = 0.5
@@ -73,7 +73,7 @@ class DacConfig(PretrainedConfig):
         self,
         dimensions: dict[str, Any] | None = None,
         lengths: str = "predicted",
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         sampling: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -146,9 +146,7 @@ class DacModel(PreTrainedModel):
                 f"length {shape.length}, patch {shape.patch}, lengths {config.lengths}",
                 f"length is a multiple of patch, lengths one of {', '.join(LENGTHS)}",
             )
-        self.reader = ConditionReader(
-            shape.dimension, shape.width, shape.heads, config.caption_dropout
-        )
+        self.reader = ConditionReader(shape.dimension, shape.width, shape.heads)
         self.length_head = nn.Linear(shape.width, shape.length + 1)
         self.denoiser = Denoiser(shape, config.caption_dropout)
         self.latents = text_latents(shape)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundpost.errors import BrokenCheckpointError, ModelNotFoundError
+from soundpost.models.caption_layers import Layer
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 _SPECIAL = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
@@ -132,7 +133,7 @@ class TextLatents(nn.Module):
         width = self.words.embedding_dim
         x = width**0.5 * self.words(ids) + self.positions(steps)
         for layer in self.lower:
-            x = layer(x, src_key_padding_mask=~mask)
+            x = layer(x, mask)
         return functional.layer_norm(x, (width,))
 
     def decode(self, latents: Tensor, mask: Tensor) -> Tensor:
@@ -146,15 +147,10 @@ class TextLatents(nn.Module):
         """
         x = states
         for layer in self.upper:
-            x = layer(x, src_key_padding_mask=~mask)
+            x = layer(x, mask)
         logits: Tensor = functional.linear(self.norm(x[mask]), self.words.weight, self.bias)
         return logits
 
 
 def _layers(width: int, heads: int, count: int) -> nn.ModuleList:
-    return nn.ModuleList(
-        nn.TransformerEncoderLayer(
-            width, heads, 4 * width, 0.1, "gelu", batch_first=True, norm_first=True
-        )
-        for _ in range(count)
-    )
+    return nn.ModuleList(Layer(width, heads, 4 * width) for _ in range(count))

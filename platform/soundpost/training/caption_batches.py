@@ -16,6 +16,9 @@ from soundpost.models.encoder import FloatArray
 from soundpost.models.text_latents import UNKNOWN, CaptionVocabulary, id_tensor
 from soundpost.training.caption_data import CaptionSource
 
+# So many times what a batch holds is drawn for it.
+_PARTS = 4
+
 
 @dataclass(frozen=True)
 class CaptionBatch:
@@ -67,14 +70,23 @@ class CaptionBatches:
                 raise InvalidValueError(f"captions of style {source.style.name}", detail)
 
     def draw(self, rng: np.random.Generator, size: int) -> CaptionBatch:
-        """Draw a batch: each sound by its source's share, a caption of the sound at random."""
-        tokens, styles, ids = [], [], []
-        for number in rng.choice(len(self.sources), size, p=self.shares):
-            source, usable = self.sources[number], self.rows[number]
+        """Draw a batch: each sound by its source's share, a caption of the sound at random.
+
+        Its captions are of about one length, so that little is spent on padding: of several times as
+        many drawn, in order of length, one part is taken at random.
+        """
+        numbers = rng.choice(len(self.sources), size * _PARTS, p=self.shares)
+        drawn = []
+        for number in numbers.tolist():
+            usable = self.rows[number]
             row, told = usable[rng.integers(len(usable))]
-            tokens.append(source.tokens(row, rng))
-            styles.append(source.style)
-            ids.append(told[rng.integers(len(told))])
+            drawn.append((number, row, told[rng.integers(len(told))]))
+        drawn.sort(key=lambda one: len(one[2]))
+        first = size * int(rng.integers(_PARTS))
+        part = drawn[first : first + size]
+        tokens = [self.sources[number].tokens(row, rng) for number, row, _ in part]
+        styles = [self.sources[number].style for number, _, _ in part]
+        ids = [told for _, _, told in part]
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         sounds = _blurred(conditions(tokens, styles), self.noise, generator)
         return CaptionBatch(sounds, *id_tensor(ids, self.length))

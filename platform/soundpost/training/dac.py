@@ -112,7 +112,7 @@ class Phase:
 
 def train_twin(sources: Sequence[CaptionSource], options: CaptionOptions, out: Path) -> Path:
     """Train the twin, or go on training it, and save it in `out`/twin. Returns that folder."""
-    vocabulary = vocabulary_of(sources, options)
+    vocabulary = vocabulary_of(sources, options, out)
     torch.manual_seed(options.seed)
     shape = twin_of(dimensions_of(sources, vocabulary, options))
     model = TwinModel(TwinConfig(asdict(shape)))
@@ -146,7 +146,7 @@ def train_dac(
 
     twin: the folder of the trained twin that words a part of the captions; None needs `taught` 0.
     """
-    vocabulary = vocabulary_of(sources, options)
+    vocabulary = vocabulary_of(sources, options, out)
     shape = dimensions_of(sources, vocabulary, options)
     torch.manual_seed(options.seed + 1)
     model = DacModel(DacConfig(asdict(shape), options.lengths))
@@ -387,12 +387,22 @@ def _shared(
     return [(source, share) for source, share in shares if share > 0]
 
 
-def vocabulary_of(sources: Sequence[CaptionSource], options: CaptionOptions) -> CaptionVocabulary:
-    """Return the most frequent words, and all that captions of recordings use."""
+def vocabulary_of(
+    sources: Sequence[CaptionSource], options: CaptionOptions, out: Path
+) -> CaptionVocabulary:
+    """Return the most frequent words, and all that captions of recordings use.
+
+    What a run began with stays its vocabulary, whatever sources come later.
+    """
+    if (out / "tokenizer.json").is_file():
+        return CaptionVocabulary.load(out)
     told: dict[bool, list[str]] = {True: [], False: []}
     for source in sources:
         told[source.style is Style.PEOPLE] += [text for row in source.captions for text in row]
-    return CaptionVocabulary.of(told[True], options.vocabulary, told[False])
+    vocabulary = CaptionVocabulary.of(told[True], options.vocabulary, told[False])
+    out.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(out)
+    return vocabulary
 
 
 def dimensions_of(
@@ -438,7 +448,6 @@ def main() -> None:
         for name in ("heard", "texts")
         if (path := folder / f"{name}.npz").is_file()
     ]
-    out.mkdir(parents=True, exist_ok=True)
     twin = train_twin(sources, options, out)
     if only_twin:
         return
