@@ -30,7 +30,7 @@ ARGS ?=
 .PHONY: help
 help: ## List what make can do
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
-		| awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
+		| awk -F ':.*## ' '{ printf "  make %-22s %s\n", $$1, $$2 }'
 
 .PHONY: install
 install: $(INSTALLED) ## Create .venv with the locked versions (the others do it by themselves)
@@ -79,6 +79,68 @@ eval-retrieval: runs/measured/model.safetensors ## Measure what reranking adds t
 .PHONY: train-reranker
 train-reranker: runs/measured/model.safetensors ## Train the reranker over the shipped encoder and put it into the package
 	$(TRAIN_ENV) $(BIN)/python -m soundpost.evaluation.shipped_reranker
+
+# Trained on what either encoder hears of the training clips, so that one network serves both; the
+# held-out folds are measured with the encoder that never heard them. Each step goes on where it stopped.
+EXPLAIN := runs/explain
+EXPLAIN_GROUPS ?= 2000
+EXPLAIN_PAIRS ?= 630
+EXPLAIN_STEPS ?= 3000
+ABLATION_STEPS ?= 600
+PAIRS := $(EXPLAIN)/pairs/shipped $(EXPLAIN)/pairs/measured
+METEOR := $(EXPLAIN)/meteor/pycocoevalcap/meteor/meteor-1.5.jar
+ADIFF := $(TRAIN_ENV) $(BIN)/python -m soundpost.training.adiff --pairs $(PAIRS) \
+	--develop $(EXPLAIN)/pairs/dev
+
+.PHONY: eval-explain
+eval-explain: runs/measured/model.safetensors $(if $(shell command -v java),$(METEOR)) ## Measure explanations and captions (after train-explain)
+	$(BIN)/python -m soundpost.evaluation.difference --pairs $(EXPLAIN_PAIRS) --write docs/benchmarks.md $(ARGS)
+	$(BIN)/python -m soundpost.evaluation.explanation_examples --pairs $(EXPLAIN_PAIRS) \
+		--write docs/examples/explanations.md $(ARGS)
+	$(BIN)/python -m soundpost.evaluation.captioning --write docs/benchmarks.md
+
+$(METEOR): | $(INSTALLED)
+	$(PIP) install --quiet --no-deps --target $(EXPLAIN)/meteor pycocoevalcap==1.2
+
+.PHONY: train-explain
+train-explain: explain-pairs ## Train what explains and captions, and put it into the package
+	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.language --pairs $(PAIRS)
+	$(ADIFF) --stage 2 --steps $(EXPLAIN_STEPS)
+	$(ADIFF) --stage 3 --steps $(EXPLAIN_STEPS)
+	$(BIN)/python -m soundpost.training.adiff --ship platform/soundpost/models/weights/adiff
+	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.caption_data --encoder compact --which 0 --of 2 \
+		--out $(EXPLAIN)/captions/shipped
+	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.caption_data --encoder runs/measured --which 1 --of 2 \
+		--out $(EXPLAIN)/captions/measured
+	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.dac --captions $(EXPLAIN)/captions/shipped \
+		$(EXPLAIN)/captions/measured --ship platform/soundpost/models/weights/dac
+
+.PHONY: explain-pairs
+explain-pairs: runs/measured/model.safetensors
+	$(BIN)/python -m soundpost.training.pair_store --encoder compact --groups $(EXPLAIN_GROUPS) \
+		--out $(EXPLAIN)/pairs/shipped
+	$(BIN)/python -m soundpost.training.pair_store --encoder runs/measured --groups $(EXPLAIN_GROUPS) \
+		--first-group $(EXPLAIN_GROUPS) --out $(EXPLAIN)/pairs/measured
+	$(BIN)/python -m soundpost.training.pair_store --encoder runs/measured --split dev --groups 200 \
+		--out $(EXPLAIN)/pairs/dev
+
+# The parts of ADIFF at a small, equal budget: B neither separator nor cross-projection, C both, D with
+# position captioning, E with stage 3; and D and E without the cross-projection alone.
+ABLATIONS := $(EXPLAIN)/ablations
+.PHONY: eval-explain-ablations
+eval-explain-ablations: explain-pairs ## Measure what the parts of the difference network are worth
+	$(ADIFF) --stage 2 --steps $(ABLATION_STEPS) --out $(ABLATIONS)/b \
+		--without-cross-projection --without-separator --without-position-captioning
+	$(ADIFF) --stage 2 --steps $(ABLATION_STEPS) --out $(ABLATIONS)/c --without-position-captioning
+	$(ADIFF) --stage 2 --steps $(ABLATION_STEPS) --out $(ABLATIONS)/d
+	$(ADIFF) --stage 3 --steps $(ABLATION_STEPS) --out $(ABLATIONS)/d
+	$(ADIFF) --stage 2 --steps $(ABLATION_STEPS) --out $(ABLATIONS)/without --without-cross-projection
+	$(ADIFF) --stage 3 --steps $(ABLATION_STEPS) --out $(ABLATIONS)/without
+	$(BIN)/python -m soundpost.evaluation.explain_ablations --write docs/benchmarks.md \
+		--run "B, neither=$(ABLATIONS)/b/stage2" --run "C, cross-projection=$(ABLATIONS)/c/stage2" \
+		--run "D, position captions=$(ABLATIONS)/d/stage2" --run "E, stage 3=$(ABLATIONS)/d/stage3" \
+		--run "D without cross-projection=$(ABLATIONS)/without/stage2" \
+		--run "E without cross-projection=$(ABLATIONS)/without/stage3" $(ARGS)
 
 .PHONY: train-encoder
 train-encoder: runs/shipped/model.safetensors runs/measured/model.safetensors ## Train the compact encoder and put it into the package

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from soundpost.evaluation.held_out_pairs import HeldOutPair
-from soundpost.explain.verdict import Checked
+from soundpost.explain.claims import parse
+from soundpost.explain.verdict import Checked, Verdict
 from soundpost.training.pair_records import PairRecord
 
 # The text of the network as it is; after its claims were checked, as the product has it; and what
@@ -30,7 +31,8 @@ class Way(NamedTuple):
 class Told:
     """A text, its claims with verdicts, and how it came about.
 
-    written_by: "model", or "measurements" where it fell back to these. attempts: texts written.
+    written_by: "model" or "measurements". attempts: how many texts the model wrote, none where it was
+    not asked, as the recordings cannot be told apart.
     """
 
     text: str
@@ -41,7 +43,7 @@ class Told:
     @property
     def fell_back(self) -> bool:
         """Whether nothing that the model wrote was kept."""
-        return self.written_by != "model"
+        return self.written_by != "model" and self.attempts > 0
 
     def to_document(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -57,6 +59,11 @@ class Told:
         """Rebuild what `to_document` wrote."""
         claims = tuple(Checked.from_document(row) for row in document["claims"])
         return cls(document["text"], claims, document["written_by"], int(document["attempts"]))
+
+
+def as_told(text: str) -> Told:
+    """Return a text with its claims, none of which was checked."""
+    return Told(text, tuple(Checked(claim, Verdict.NOT_MEASURABLE) for claim in parse(text)))
 
 
 @dataclass(frozen=True)

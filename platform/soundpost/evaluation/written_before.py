@@ -1,0 +1,89 @@
+"""A writer of explanations that remembers: texts are written in batches, once, and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundpost.models.adiff_writer import AdiffWriter, Written, WrittenToken
+
+FloatArray = NDArray[np.float32]
+
+
+class WrittenBefore:
+    """Writes as `writer` does; what `kept` holds of the same vectors and wishes is not redone.
+
+    kept: a file of a line a text, None for memory alone.
+    """
+
+    def __init__(self, writer: AdiffWriter, kept: Path | None = None) -> None:
+        self.writer, self.kept = writer, kept
+        self.name, self.revision = writer.name, writer.revision
+        self._known: dict[str, Written] = {}
+        for line in _whole_lines(kept) if kept and kept.is_file() else ():
+            key, text, tokens = json.loads(line)
+            self._known[key] = Written(text, tuple(WrittenToken(*token) for token in tokens))
+
+    @property
+    def audio_width(self) -> int:
+        """How wide the audio vectors are that it takes."""
+        return self.writer.audio_width
+
+    def prepare(self, firsts: FloatArray, seconds: FloatArray, tier: int) -> None:
+        """Write the likeliest text of a tier for each pair of rows of [B, A], all at once."""
+        keys = [_key(a, b, tier, (), None) for a, b in zip(firsts, seconds, strict=True)]
+        rows = [row for row, key in enumerate(keys) if key not in self._known]
+        if rows:
+            written = self.writer.write_many(firsts[rows], seconds[rows], tier)
+            self._keep(zip([keys[row] for row in rows], written, strict=True))
+
+    def write(
+        self,
+        first: FloatArray,
+        second: FloatArray,
+        tiers: Sequence[int],
+        *,
+        banned: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> list[Written]:
+        """Write as AdiffWriter.write does, what is not known."""
+        keys = [_key(first, second, tier, banned, seed) for tier in tiers]
+        new = [tier for tier, key in zip(tiers, keys, strict=True) if key not in self._known]
+        if new:
+            written = self.writer.write(first, second, new, banned=banned, seed=seed)
+            made = [_key(first, second, tier, banned, seed) for tier in new]
+            self._keep(zip(made, written, strict=True))
+        return [self._known[key] for key in keys]
+
+    def _keep(self, written: Iterable[tuple[str, Written]]) -> None:
+        made = dict(written)
+        self._known |= made
+        if self.kept is None:
+            return
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        with self.kept.open("a", encoding="utf-8") as file:
+            for key, one in made.items():
+                file.write(json.dumps([key, one.text, one.tokens], ensure_ascii=False) + "\n")
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Return the lines of a file; what a stopped run left of its last one is cut off."""
+    *lines, rest = path.read_text(encoding="utf-8").split("\n")
+    if rest:
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return lines
+
+
+def _key(
+    first: FloatArray, second: FloatArray, tier: int, banned: Sequence[str], seed: int | None
+) -> str:
+    digest = hashlib.sha256()
+    for vector in (first, second):
+        digest.update(np.ascontiguousarray(vector, np.float32).tobytes())
+    digest.update(json.dumps([tier, list(banned), seed]).encode())
+    return digest.hexdigest()[:32]
