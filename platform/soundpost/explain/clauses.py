@@ -145,11 +145,15 @@ def _read(words: str, start: int, last: int) -> tuple[Sentence, int]:
 
 
 def _exclude(clauses: list[Clause], ref: Ref) -> None:
-    """Note that a clause speaks of what a recording has not: the one around, or right after it."""
+    """Note that a clause speaks of what a recording has not: the one around, or right after it.
+
+    "unlike audio 1" (a subject) speaks of what follows, which a comma may part from it.
+    """
     number = next(n for n, clause in enumerate(clauses) if ref.start < clause.end)
     around = clauses[number : number + 2]
     chosen = [clause for clause in around if any(r.audio == 3 - ref.audio for r in clause.refs)]
-    (chosen or around)[0].excluded.append(ref)
+    ends = around[0].end <= ref.end + 1
+    (chosen or around)[-1 if ref.subject and ends else 0].excluded.append(ref)
 
 
 def _masked(
@@ -166,7 +170,8 @@ def _masked(
             named = REFERENCE.search(match.group("ref"))
             if named is None or (unless_alone and REFERENCE.search(rest) is None):
                 continue
-            found.append(Ref(*match.span(), number_of(named) or 0, False))
+            ahead = match.group().lower().startswith("unlike")
+            found.append(Ref(*match.span(), number_of(named) or 0, ahead))
             words = words[: match.start()] + "~" * len(match.group()) + words[match.end() :]
     return words, found
 
@@ -225,40 +230,48 @@ def _cues(masked: str, nouns: list[Noun]) -> list[Cue]:
 
 def _cut(masked: str, refs: list[Ref], nouns: list[Noun], cues: list[Cue]) -> list[Clause]:
     clauses: list[Clause] = []
-    start = 0
-    for stop, strong in _separators(masked, nouns, cues):
-        if stop.start() < start:
+    start, stops = 0, _separators(masked, nouns, cues)
+    for number, stop in enumerate(stops):
+        if stop.start < start:
             continue
-        left = _fill(Clause(start, stop.start()), refs, nouns, cues)
-        wide = strong or (stop.group().startswith(",") and len(stop.group().strip()) > 1)
-        following = _next_stop(masked, stop.end(), nouns, cues, wide)
-        right = _fill(Clause(stop.end(), following), refs, nouns, cues)
-        if strong or _parts(masked, left, right):
+        left = _fill(Clause(start, stop.start), refs, nouns, cues)
+        following = _next_stop(stops[number + 1 :], stop, len(masked))
+        right = _fill(Clause(stop.end, following), refs, nouns, cues)
+        if stop.strong or _parts(masked, left, right):
             clauses.append(left)
-            start = stop.end()
+            start = stop.end
     clauses.append(_fill(Clause(start, len(masked)), refs, nouns, cues))
     return clauses
 
 
-def _separators(
-    masked: str, nouns: list[Noun], cues: list[Cue]
-) -> list[tuple[re.Match[str], bool]]:
-    strong = [(match, True) for match in _STRONG.finditer(masked)]
-    weak = [(match, False) for match in _WEAK.finditer(masked)]
-    places = [
-        (match, kind)
-        for match, kind in (*strong, *weak)
-        if not (_overlaps(*match.span(), nouns) or _overlaps(*match.span(), cues))
-    ]
-    return sorted(places, key=lambda place: (place[0].start(), not place[1]))
+@dataclass(frozen=True)
+class _Stop:
+    """Where two statements may meet. strong: always; wide: what follows may be a list itself."""
+
+    start: int
+    end: int
+    strong: bool
+    wide: bool
 
 
-def _next_stop(masked: str, start: int, nouns: list[Noun], cues: list[Cue], wide: bool) -> int:
-    """Return where the statement after a separator ends; wide: an "and" or a comma is part of it."""
-    for match, strong in _separators(masked, nouns, cues):
-        if match.start() >= start and (strong or not wide or match.group().startswith(", ")):
-            return match.start()
-    return len(masked)
+def _separators(masked: str, nouns: list[Noun], cues: list[Cue]) -> list[_Stop]:
+    stops = []
+    for pattern in (_STRONG, _WEAK):
+        strong = pattern is _STRONG
+        for match in pattern.finditer(masked):
+            if not (_overlaps(*match.span(), nouns) or _overlaps(*match.span(), cues)):
+                word = match.group().strip()
+                wide = strong or (word.startswith(",") and len(word) > 1)
+                stops.append(_Stop(*match.span(), strong, wide))
+    return sorted(stops, key=lambda stop: (stop.start, not stop.strong))
+
+
+def _next_stop(following: Sequence[_Stop], stop: _Stop, end: int) -> int:
+    """Return where the statement after a separator ends: a wide one, at the next wide one."""
+    for other in following:
+        if other.start >= stop.end and (other.wide or not stop.wide):
+            return other.start
+    return end
 
 
 def _fill(clause: Clause, refs: list[Ref], nouns: list[Noun], cues: list[Cue]) -> Clause:

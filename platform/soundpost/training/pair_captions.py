@@ -10,6 +10,7 @@ from soundpost.explain.phrasing import drawn, listed, sentence, sound
 from soundpost.training.pair_records import Heard
 
 _TOGETHER_S = 0.5
+_LATE_S = 1.5
 _THROUGHOUT = 0.8
 
 
@@ -96,6 +97,9 @@ def narrated(heard: Sequence[Heard], name: str, duration_s: float, rng: np.rando
     course = _in_order(front, [_doing(one) for one in front], ("followed by", "and then"), rng)
     frames = ("{x} opens with {c}", "{x} begins with {c}", "in {x} one hears {c}",
               "{x} starts with {c}")  # fmt: skip
+    if front[0].start_s > _LATE_S:
+        frames = ("in {x} one hears {c}", "{x} holds {c}", "in {x} there is {c}",
+                  "after a pause {x} brings {c}")  # fmt: skip
     text = drawn(frames, rng).format(x=name, c=course)
     if behind:
         text += drawn(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from soundpost.explain.claim import Attribute, Direction, direction_of
+from soundpost.explain.lexicon import SoundEvent
 from soundpost.explain.phrasing import (
     ALL_NAMES,
     MUCH,
@@ -40,10 +41,12 @@ from soundpost.training.pair_wordings import (
     IMPRESSIONS,
     LIKEWISE,
     NO_IMPRESSIONS,
+    PLACES,
     PROMPTS,
     SCENE_IMPRESSIONS,
     SECOND_LEADS,
     SENTENCES,
+    WHOLE_IMPRESSIONS,
 )
 
 __all__ = ["CAPTION_PROMPTS", "PROMPTS", "caption", "position_caption", "reference", "truth"]
@@ -63,6 +66,7 @@ _DEGREES: dict[str, tuple[float, float]] = {
 _SHORT_TIER_2 = 30
 _SHORT_TIER_3 = 75
 _OF_BANDS = (EditKind.BAND_BOOST, EditKind.BAND_CUT)
+_EARLY, _LATE = 0.15, 0.6
 _CLEARLY_DB = 2.0
 _CLEARLY_BRIGHTER = 0.2
 
@@ -301,6 +305,8 @@ def _paragraph(record: PairRecord, names: Names, rng: np.random.Generator) -> st
     told += _impressions(record, names, rng)
     courses = _courses(record, names, rng)
     order = [*told, *courses] if rng.random() < 0.5 else [*courses, *told]
+    if len(" ".join(order).split()) < _SHORT_TIER_3:
+        order += _places(record, names, rng)
     order.append(sentence(_character(_told_of(record, rng)[:3], rng)))
     order += _physically(record, names, rng)
     order += _closings(record, " ".join(order), rng)
@@ -345,10 +351,35 @@ def _impressions(record: PairRecord, names: Names, rng: np.random.Generator) -> 
 
 def _impression(edit: Edit, names: Names, rng: np.random.Generator) -> str:
     event = sound(edit.what) if edit.what and edit.kind not in _OF_BANDS else None
-    verbs = ("seems", "has", "stands", "lends", "takes", "leaves", "draws")
+    table = IMPRESSIONS if event else IMPRESSIONS | WHOLE_IMPRESSIONS
+    return sentence(drawn(table[edit.kind], rng).format(x=names.second, **_slots(event)))
+
+
+def _slots(event: SoundEvent | None) -> dict[str, str]:
+    verbs = ("is", "seems", "has", "stands", "lends", "takes", "leaves", "draws", "comes", "sets")
     slots = {name: verb(name, event is not None and event.plural) for name in verbs}
-    the = event.the_thing if event else names.second
-    return sentence(drawn(IMPRESSIONS[edit.kind], rng).format(the=the, x=names.second, **slots))
+    return slots | {"the": event.the_thing if event else ""}
+
+
+def _places(record: PairRecord, names: Names, rng: np.random.Generator) -> list[str]:
+    """Say where the sound of an edit, or another, lies in a recording that holds it."""
+    keys = _told_of(record, rng)
+    audio = int(rng.integers(1, 3))
+    heard, duration_s = (
+        (record.heard_1, record.duration_1_s)
+        if audio == 1
+        else (record.heard_2, record.duration_2_s)
+    )
+    told = [one for key in keys for one in heard if one.what == key][:1]
+    said = []
+    for one in told:
+        share = one.start_s / max(duration_s, 1e-3)
+        if share >= _EARLY and one.what == _keys(record, audio)[0]:
+            continue
+        frames = PLACES[0 if share < _EARLY else 1 if share < _LATE else 2]
+        text = drawn(frames, rng).format(x=names.of(audio), **_slots(sound(one.what)))
+        said.append(sentence(text))
+    return said
 
 
 def _closings(record: PairRecord, so_far: str, rng: np.random.Generator) -> list[str]:

@@ -83,7 +83,7 @@ LIKEWISE: tuple[str, ...] = (
     "in {x} the events follow each other in the same order",
 )
 
-# {the} is the sound of the edit, or the second recording.
+# {the} is the sound of the edit, {x} the second recording.
 IMPRESSIONS: dict[EditKind, tuple[str, ...]] = {
     EditKind.ADDED: (
         "With it the scene may strike a listener as busier",
@@ -101,46 +101,46 @@ IMPRESSIONS: dict[EditKind, tuple[str, ...]] = {
         "The setting stays, while the actor in it is another one",
     ),
     EditKind.LOUDER: (
-        "{the} {seems} to step forward and to claim attention",
-        "A listener may feel that {the} {has} moved to the front",
-        "{the} {stands} in the foreground, as though one had come near",
+        "in {x} {the} {seems} to step forward and to claim attention",
+        "A listener may feel that in {x} {the} {has} moved to the front",
+        "in {x} {the} {stands} in the foreground, as though one had come near",
     ),
     EditKind.SOFTER: (
-        "{the} {seems} to step back and to make room for the rest",
-        "A listener may feel that {the} {has} moved away into the distance",
-        "{the} {stands} in the background, as though one had gone away",
+        "in {x} {the} {seems} to step back and to make room for the rest",
+        "A listener may feel that in {x} {the} {has} moved away into the distance",
+        "in {x} {the} {stands} in the background, as though one had gone away",
     ),
     EditKind.EARLIER: (
-        "With it the scene gets going without much delay",
-        "The order of the scene is shifted, and {the} {draws} the listener in at once",
+        "in {x} {the} {comes} without much delay",
+        "The order of the scene is shifted, and {the} of {x} {draws} the listener in without delay",
     ),
     EditKind.LATER: (
-        "The scene waits for a while before it gets going",
-        "The order of the scene is shifted, and a listener has to wait for {the}",
+        "in {x} {the} {comes} after some waiting",
+        "The order of the scene is shifted, and a listener has to wait for {the} of {x}",
     ),
     EditKind.MORE: (
-        "The repetition makes {the} seem insistent",
-        "By coming back {the} {leaves} a lasting impression",
+        "The repetition makes {the} of {x} seem insistent",
+        "By coming back {the} of {x} {leaves} a lasting impression",
     ),
     EditKind.FEWER: (
-        "{the} {seems} a passing event that hardly insists",
-        "With few returns {the} {leaves} a sparse impression",
+        "in {x} {the} {seems} a passing event that hardly insists",
+        "With few returns {the} of {x} {leaves} a sparse impression",
     ),
     EditKind.FASTER: (
-        "{the} {lends} the scene a hurried feeling",
-        "A listener may sense some urgency in {the}",
+        "in {x} {the} {lends} the scene a hurried feeling",
+        "A listener may sense some urgency in {the} of {x}",
     ),
     EditKind.SLOWER: (
-        "{the} {lends} the scene an unhurried feeling",
-        "A listener may sense a certain ease in {the}",
+        "in {x} {the} {lends} the scene an unhurried feeling",
+        "A listener may sense a certain ease in {the} of {x}",
     ),
     EditKind.HIGHER: (
-        "{the} {takes} on a light and tense colour",
-        "A listener may find {the} thin and alert",
+        "in {x} {the} {takes} on a light and tense colour",
+        "A listener may find {the} of {x} thin and alert",
     ),
     EditKind.LOWER: (
-        "{the} {takes} on a heavy and calm colour",
-        "A listener may find {the} large and settled",
+        "in {x} {the} {takes} on a heavy and calm colour",
+        "A listener may find {the} of {x} large and settled",
     ),
     EditKind.BAND_BOOST: (
         "The colour of the sound is altered while the events are untouched",
@@ -167,9 +167,30 @@ IMPRESSIONS: dict[EditKind, tuple[str, ...]] = {
         "One might think that a good microphone had been used for {x}",
     ),
 }
+# The same of an edit of the whole recording.
+WHOLE_IMPRESSIONS: dict[EditKind, tuple[str, ...]] = {
+    EditKind.LOUDER: (
+        "With {x} the listener seems to have come near",
+        "{x} seems to claim attention as a whole",
+    ),
+    EditKind.SOFTER: (
+        "With {x} the listener seems to have moved away",
+        "{x} seems to hold back as a whole",
+    ),
+    EditKind.HIGHER: (
+        "{x} takes on a light and tense colour",
+        "A listener may find {x} thin and alert",
+    ),
+    EditKind.LOWER: (
+        "{x} takes on a heavy and calm colour",
+        "A listener may find {x} large and settled",
+    ),
+    EditKind.FASTER: ("{x} leaves a hurried feeling",),
+    EditKind.SLOWER: ("{x} leaves an unhurried feeling",),
+}
 NO_IMPRESSIONS: tuple[str, ...] = (
     "A listener would take one for the other",
-    "Whoever hears them in turn would believe to hear a single take",
+    "Whoever hears them in turn would think of a single take",
     "No event is out of place, and the scene leaves one and the same impression",
     "Neither the events nor the way in which they follow each other give any hint",
 )
@@ -178,6 +199,12 @@ CLOSINGS: tuple[str, ...] = (
     "Apart from this the scene is untouched",
     "The rest of the scene is as it was",
     "All else seems left as it was",
+)
+# Where a sound lies in a recording: from its beginning, from the middle, towards the end.
+PLACES: tuple[tuple[str, ...], ...] = (
+    ("in {x} {the} {is} there from the start", "in {x} {the} {is} among what comes first"),
+    ("in {x} {the} {sets} in after a while", "in {x} {the} {comes} when some time has passed"),
+    ("in {x} {the} {comes} towards the end", "in {x} {the} {sets} in near the end"),
 )
 SCENE_IMPRESSIONS: tuple[str, ...] = (
     "The scene as such is easy to follow",
