@@ -14,9 +14,16 @@ from torch.nn import functional
 from soundpost.config import load_settings
 from soundpost.errors import DataMissingError
 from soundpost.evaluation.calibration import fit_logistic
-from soundpost.models.compact import AudioTower, CompactConfig
+from soundpost.models.compact import AudioTower, CompactConfig, CompactModel
 from soundpost.training.checkpoint import load_checkpoint, save_checkpoint
-from soundpost.training.compact import label_loss, retrieval_loss, scene_texts, targets
+from soundpost.training.compact import (
+    freeze_body,
+    label_loss,
+    parameter_groups,
+    retrieval_loss,
+    scene_texts,
+    targets,
+)
 from soundpost.training.data import captions, is_held_out, load_clips, load_waves
 from soundpost.training.mixing import Example, Mixer
 from soundpost.training.ontology import load_ontology
@@ -188,6 +195,21 @@ def test_ontology_gives_names_as_they_would_be_asked_for(tmp_path: Path) -> None
     item = load_ontology(tmp_path)[0]
     assert item.synonyms == ("dog", "wolf")
     assert item.descriptions == ("A howl at night", "seldom heard here")
+
+
+def test_a_frozen_body_is_trained_by_no_group() -> None:
+    model = CompactModel(CompactConfig(tag_labels=("dog", "cat"), vocabulary=50))
+    body = {id(parameter) for parameter in model.audio.body.parameters()}
+    body |= {id(parameter) for parameter in model.audio.tags.parameters()}
+
+    def trained() -> set[int]:
+        groups = [list(group["params"]) for group in parameter_groups(model, 1e-3)]  # type: ignore[call-overload]  # optimizers take such groups
+        return {id(parameter) for group in groups for parameter in group}
+
+    assert body <= trained()
+    freeze_body(model)
+    assert not body & trained()
+    assert trained()
 
 
 def test_student_begins_with_the_tags_of_its_teacher() -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundpost.config import load_settings
-from soundpost.models.compact import AudioTower, CompactConfig, CompactModel
+from soundpost.models.compact import AudioOutput, AudioTower, CompactConfig, CompactModel
 from soundpost.training.checkpoint import load_checkpoint, save_checkpoint
 from soundpost.training.data import captions, is_held_out, load_clips, load_waves
 from soundpost.training.mixing import Example, Mixer
@@ -184,10 +184,8 @@ class Student:
         material, model = self.material, self.model
         examples = material.mixer.batch(batch, rng)
         waves, wanted = waves_tensor(examples), targets(examples, len(material.labels))
-        with torch.inference_mode():
-            heard = self.teacher(waves).patch_logits.sigmoid()
-        heard = heard.clone()
         output = model.audio(waves)
+        heard = self._taught(waves, output)
         texts = model.text.into_joint(material.label_bank.draw(rng))
         names = model.text.into_joint(material.tag_bank.draw(rng))
         scenes = scene_texts(examples, material.labels, rng)
@@ -205,6 +203,14 @@ class Student:
             "relations": self._relations(rng),
         }
         return {name: getattr(self.weights, name) * part for name, part in parts.items()}
+
+    def _taught(self, waves: Tensor, output: AudioOutput) -> Tensor:
+        """Return the teacher's tag probabilities [B, P, C]; a frozen body is the teacher itself."""
+        if not output.patch_logits.requires_grad:
+            return output.patch_logits.sigmoid()
+        with torch.inference_mode():
+            heard = self.teacher(waves).patch_logits.sigmoid()
+        return heard.clone()
 
     def _relations(self, rng: np.random.Generator) -> Tensor:
         rows = torch.from_numpy(rng.integers(len(self.material.captions), size=256))
@@ -242,6 +248,8 @@ def parameter_groups(model: CompactModel, rate: float) -> list[dict[str, object]
     for name, parameter in model.named_parameters():
         if name.startswith("text.") and not name.startswith(("text.project", "text.refine")):
             parameter.requires_grad_(False)
+        elif not parameter.requires_grad:
+            continue
         elif name.startswith(("audio.body", "audio.tags", "audio.anchors")):
             slow.append(parameter)
         else:
@@ -302,8 +310,16 @@ def kept_clips(data: Path, everything: bool, development: bool) -> NDArray[np.bo
     return keep
 
 
+def freeze_body(model: CompactModel) -> None:
+    """Leave the body and its tags as the teacher has them; what stands above them is trained."""
+    for part in (model.audio.body, model.audio.tags):
+        nn.Module.requires_grad_(part, False)
+
+
 def train(student: Student, options: argparse.Namespace) -> None:
     """Run the steps that are left, saving often enough to lose little."""
+    if options.frozen_body:
+        freeze_body(student.model)
     groups = parameter_groups(student.model, options.rate)
     optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
     path = options.out / "training.safetensors"
@@ -347,6 +363,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--everything", action="store_true", help="train on the held-out folds too")
     parser.add_argument("--development", action="store_true", help="hold out one fold more")
+    parser.add_argument(
+        "--frozen-body",
+        action="store_true",
+        help="leave the body as the teacher has it: a fraction of the time",
+    )
     parser.add_argument("--weights", type=json.loads, default={}, help="loss weights, as JSON")
     options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
