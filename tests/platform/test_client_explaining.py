@@ -13,6 +13,7 @@ from soundpost.client import Client
 from soundpost.errors import PathNotFoundError, ServiceUnreachableError, UnknownFindingError
 from soundpost.service.explain_schemas import Explanation
 from soundpost.store import explanations, rules, sources
+from soundpost.store.session import Store
 from soundpost.store.tables import utc_now
 from soundpost.store.watch_tables import Finding, Incident
 
@@ -25,9 +26,11 @@ def noise(level: float, seconds: float = 4.0) -> np.ndarray:
 
 
 @pytest.fixture
-def filled(sqlite_service: Any) -> Any:
-    sqlite_service.ids = sqlite_service.fill(soft=noise(0.01), loud=noise(0.2))
-    return sqlite_service
+def filled(start_service: Any, sqlite_store: Store) -> Any:
+    """A service without a network, with a soft and a loud noise, and its ids by name."""
+    service = start_service(sqlite_store, explainer="off", explain_timeout_s=120.0)
+    service.ids = service.fill(soft=noise(0.01), loud=noise(0.2))
+    return service
 
 
 def test_an_explanation_is_typed(filled: Any) -> None:

@@ -43,8 +43,9 @@ def tone(level: float, length_s: float = 4.0, rate_hz: int = RATE_HZ) -> NDArray
 
 
 @pytest.fixture
-def filled(service: Any) -> Any:
-    """A service with a soft and a loud tone, and its ids by name."""
+def filled(start_service: Any, store: Store) -> Any:
+    """A service without a network, with a soft and a loud tone, and its ids by name."""
+    service = start_service(store, explainer="off", explain_timeout_s=120.0)
     service.ids = service.fill(soft=tone(0.02), loud=tone(0.4))
     return service
 

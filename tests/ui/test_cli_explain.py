@@ -35,8 +35,9 @@ def write(path: Path, level: float, length_s: float = 4.0, rate_hz: int = RATE_H
 
 
 @pytest.fixture
-def soundpost(soundpost: Run, tmp_path: Path) -> Run:
+def soundpost(soundpost: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command line beside a soft and a loud tone, which are files and no recordings yet."""
+    monkeypatch.setenv("SOUNDPOST_EXPLAINER", "off")
     write(tmp_path / "soft.wav", 0.02)
     write(tmp_path / "loud.wav", 0.4)
     return soundpost
