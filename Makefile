@@ -83,14 +83,14 @@ train-reranker: runs/measured/model.safetensors ## Train the reranker over the s
 # Trained on what either encoder hears of the training clips, so that one network serves both; the
 # held-out folds are measured with the encoder that never heard them. Each step goes on where it stopped.
 EXPLAIN := runs/explain
-EXPLAIN_GROUPS ?= 2000
+EXPLAIN_GROUPS ?= 1600
 EXPLAIN_PAIRS ?= 630
 EXPLAIN_STEPS ?= 3000
 ABLATION_STEPS ?= 600
-PAIRS := $(EXPLAIN)/pairs/shipped $(EXPLAIN)/pairs/measured
+PAIRS := $(EXPLAIN)/pairs/train-shipped $(EXPLAIN)/pairs/train-measured
 METEOR := $(EXPLAIN)/meteor/pycocoevalcap/meteor/meteor-1.5.jar
 ADIFF := $(TRAIN_ENV) $(BIN)/python -m soundpost.training.adiff --pairs $(PAIRS) \
-	--develop $(EXPLAIN)/pairs/dev
+	--develop $(EXPLAIN)/pairs/dev-measured
 
 .PHONY: eval-explain
 eval-explain: runs/measured/model.safetensors $(if $(shell command -v java),$(METEOR)) ## Measure explanations and captions (after train-explain)
@@ -109,20 +109,20 @@ train-explain: explain-pairs ## Train what explains and captions, and put it int
 	$(ADIFF) --stage 3 --steps $(EXPLAIN_STEPS)
 	$(BIN)/python -m soundpost.training.adiff --ship platform/soundpost/models/weights/adiff
 	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.caption_data --encoder compact --which 0 --of 2 \
-		--out $(EXPLAIN)/captions/shipped
+		--out $(EXPLAIN)/captions/compact
 	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.caption_data --encoder runs/measured --which 1 --of 2 \
 		--out $(EXPLAIN)/captions/measured
-	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.dac --captions $(EXPLAIN)/captions/shipped \
+	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.dac --captions $(EXPLAIN)/captions/compact \
 		$(EXPLAIN)/captions/measured --ship platform/soundpost/models/weights/dac
 
 .PHONY: explain-pairs
 explain-pairs: runs/measured/model.safetensors
 	$(BIN)/python -m soundpost.training.pair_store --encoder compact --groups $(EXPLAIN_GROUPS) \
-		--out $(EXPLAIN)/pairs/shipped
+		--processes 2 --out $(EXPLAIN)/pairs/train-shipped
 	$(BIN)/python -m soundpost.training.pair_store --encoder runs/measured --groups $(EXPLAIN_GROUPS) \
-		--first-group $(EXPLAIN_GROUPS) --out $(EXPLAIN)/pairs/measured
-	$(BIN)/python -m soundpost.training.pair_store --encoder runs/measured --split dev --groups 200 \
-		--out $(EXPLAIN)/pairs/dev
+		--first-group 100000 --processes 2 --out $(EXPLAIN)/pairs/train-measured
+	$(BIN)/python -m soundpost.training.pair_store --encoder runs/measured --split dev --groups 60 \
+		--first-group 200000 --processes 2 --out $(EXPLAIN)/pairs/dev-measured
 
 # The parts of ADIFF at a small, equal budget: B neither separator nor cross-projection, C both, D with
 # position captioning, E with stage 3; and D and E without the cross-projection alone.

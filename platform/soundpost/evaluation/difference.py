@@ -10,6 +10,8 @@ only judges. Figures are by soundpost.evaluation.difference_scores.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,13 +25,14 @@ from rich.progress import track
 from soundpost.config import load_settings
 from soundpost.evaluation import adiff_texts
 from soundpost.evaluation.difference_outcomes import Outcome, read_chunk, write_chunk
-from soundpost.evaluation.difference_runs import Teller, time_tiers
+from soundpost.evaluation.difference_runs import Teller, code_of, time_tiers
 from soundpost.evaluation.difference_tables import Tables, markdown
 from soundpost.evaluation.document import Section
 from soundpost.evaluation.held_out_pairs import HeldOutPair, each_slot, select, waves_of
 from soundpost.models.adiff_writer import AdiffWriter
 from soundpost.models.compact import CompactEncoder
-from soundpost.training.pairs import PairPool, load_pair_pool
+from soundpost.training import pairs
+from soundpost.training.pair_scenes import PairPool, load_pair_pool
 
 SECTION = Section("## Explanations", "explanations")
 CHUNK = 24
@@ -38,6 +41,7 @@ EVERY = 5
 # The marks: seconds for one pair on two cores, by tier.
 MOST_S = {1: 1.0, 3: 3.0}
 _TIMED = 10
+_TRACKED = "Explaining pairs"
 _INTRODUCTION = (
     "Pairs of ESC-50 fold 4, UrbanSound8K fold 3, motor states and synthetic machines that neither the "
     "encoder nor the network was trained on, every kind of edit alike. `unchecked`: the network's text. "
@@ -59,58 +63,93 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--pairs", type=int, default=630, help="edited ones; a third as many without"
     )
     parser.add_argument("--split", default="test")
+    parser.add_argument("--processes", type=int, default=2, help="with one compute thread each")
     parser.add_argument("--write", type=Path)
 
 
 def load_teller(options: argparse.Namespace) -> Teller:
     """Load the encoder and the network that options name."""
-    encoder = CompactEncoder.load(options.encoder, device="cpu", threads=2)
-    return Teller(encoder, AdiffWriter.load(options.adiff, threads=2), options.kept)
+    encoder = CompactEncoder.load(options.encoder, device="cpu")
+    return Teller(encoder, AdiffWriter.load(options.adiff), options.kept / "texts")
 
 
-def tell_pairs(options: argparse.Namespace, teller: Teller | None = None) -> list[Outcome]:
+def tell_pairs(options: argparse.Namespace, teller: Teller) -> list[Outcome]:
     """Return what is told of the held-out pairs; what is kept is not told again."""
-    teller = teller or load_teller(options)
-    folder = options.kept / teller.revision / f"{options.split}-{options.pairs}"
-    pool = load_pair_pool(load_settings().data, options.cache, options.split)
-    pairs = chosen_pairs(pool, options)
-    starts = range(0, len(pairs), CHUNK)
-    outcomes: list[Outcome] = []
-    for start in track(starts, "Explaining pairs", disable=not sys.stderr.isatty()):
-        path = folder / f"{start:05d}.jsonl"
-        found = read_chunk(path)
-        if found is None:
-            found = tell_chunk(teller, pool, pairs[start : start + CHUNK], start)
-            write_chunk(path, found)
-        outcomes += found
-    return outcomes
+    telling = Telling(options, teller)
+    missing = [number for number in telling.chunks if not telling.path(number).is_file()]
+    if options.processes > 1 and len(missing) > 1:
+        _tell_with_processes(options, missing)
+    else:
+        for number in track(missing, _TRACKED, disable=not sys.stderr.isatty()):
+            telling.tell(number)
+    return [one for number in telling.chunks for one in read_chunk(telling.path(number)) or ()]
 
 
-def chosen_pairs(pool: PairPool, options: argparse.Namespace) -> list[HeldOutPair]:
-    """Choose pairs, or read which ones were chosen before."""
-    path = options.kept / f"pairs-{options.split}-{options.pairs}.jsonl"
+class Telling:
+    """The pairs that options name, told chunk by chunk into files."""
+
+    def __init__(self, options: argparse.Namespace, teller: Teller) -> None:
+        self.teller = teller
+        self.pool = load_pair_pool(load_settings().data, options.cache, options.split)
+        name = f"{options.split}-{options.pairs}-{code_of(Path(pairs.__file__), 'pair*.py')}"
+        self.pairs = chosen_pairs(self.pool, options.pairs, options.kept / f"pairs-{name}.jsonl")
+        self.folder = options.kept / teller.revision / name
+        self.chunks = range(-(-len(self.pairs) // CHUNK))
+
+    def path(self, number: int) -> Path:
+        """Return the file of a chunk."""
+        path: Path = self.folder / f"{number:04d}.jsonl"
+        return path
+
+    def tell(self, number: int) -> None:
+        """Tell the pairs of a chunk."""
+        places = range(number * CHUNK, min((number + 1) * CHUNK, len(self.pairs)))
+        chosen = [self.pairs[place] for place in places]
+        tiers = [(1, 2, 3) if place % EVERY == 0 else (1,) for place in places]
+        told = self.teller.tell(waves_of(self.pool, chosen), tiers)
+        rows = zip(chosen, told, strict=True)
+        write_chunk(
+            self.path(number), [Outcome(pair, ways, summary) for pair, (ways, summary) in rows]
+        )
+
+
+def chosen_pairs(pool: PairPool, count: int, path: Path) -> list[HeldOutPair]:
+    """Choose pairs, or read from a file which ones were chosen before."""
     kept = read_chunk(path)
     if kept is None:
-        kept = [Outcome(pair, {}) for pair in select(pool, each_slot(options.pairs))]
+        kept = [Outcome(pair, {}) for pair in select(pool, each_slot(count))]
         write_chunk(path, kept)
     return [outcome.pair for outcome in kept]
 
 
-def tell_chunk(
-    teller: Teller, pool: PairPool, pairs: Sequence[HeldOutPair], first: int
-) -> list[Outcome]:
-    """Tell some pairs, the first of them being number `first` of all."""
-    tiers = [(1, 2, 3) if (first + row) % EVERY == 0 else (1,) for row in range(len(pairs))]
-    told = teller.tell(waves_of(pool, pairs), tiers)
-    return [Outcome(pair, ways, summary) for pair, (ways, summary) in zip(pairs, told, strict=True)]
+_at_work: dict[str, Telling] = {}
+
+
+def _start(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    _at_work["telling"] = Telling(options, load_teller(options))
+
+
+def _tell(number: int) -> None:
+    _at_work["telling"].tell(number)
+
+
+def _tell_with_processes(options: argparse.Namespace, missing: Sequence[int]) -> None:
+    # What the processes inherit: one compute thread each.
+    os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(options.processes, _start, (options,)) as workers:
+        told = workers.imap_unordered(_tell, missing)
+        for _ in track(told, _TRACKED, total=len(missing), disable=not sys.stderr.isatty()):
+            pass
 
 
 def timing(teller: Teller, options: argparse.Namespace) -> list[str]:
     """Return how long one pair takes, from two waves to a checked text, on two cores."""
-    pool = load_pair_pool(load_settings().data, options.cache, options.split)
-    pairs = chosen_pairs(pool, options)
-    rows = np.random.default_rng(3).choice(len(pairs), size=_TIMED, replace=False)
-    waves = waves_of(pool, [pairs[row] for row in sorted(rows.tolist())])
+    telling = Telling(options, teller)
+    pool, chosen = telling.pool, telling.pairs
+    rows = np.random.default_rng(3).choice(len(chosen), size=_TIMED, replace=False)
+    waves = waves_of(pool, [chosen[row] for row in sorted(rows.tolist())])
     rows_of_table = [
         [f"tier {tier}", f"{np.median(took):.2f} s", f"{max(took):.2f} s", _mark(tier, took)]
         for tier, took in time_tiers(teller, waves, tuple(MOST_S)).items()

@@ -49,8 +49,8 @@ class Teller:
         self.network = network
         self.encoder: AudioTextEncoder = HeardBefore(encoder)
         models = f"{encoder.spec.revision[:12]}-{network.revision[:12]}"
-        self.revision = f"{models}-{_code()}"
-        self.writer = WrittenBefore(network, kept / f"{models}.jsonl" if kept else None)
+        self.revision = f"{models}-{code_of(Path(soundpost.explain.__file__))}"
+        self.writer = WrittenBefore(network, kept / models if kept else None)
         self.explainer = DifferenceExplainer(self.encoder, self.writer)
 
     def tell(
@@ -130,11 +130,10 @@ def _excerpts(waves: Waves) -> tuple[Excerpt, Excerpt]:
     return first, second
 
 
-def _code() -> str:
-    """Name the code that explains, so that what other code told is not taken for its own."""
-    folder = Path(soundpost.explain.__file__).parent
+def code_of(beside: Path, pattern: str = "*.py") -> str:
+    """Name the code of files beside one, so that what other code made is not taken for its own."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in sorted(beside.parent.glob(pattern)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 

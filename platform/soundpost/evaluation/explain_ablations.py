@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, and write it where --write says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Run.parsed, action="append", required=True, dest="runs")
-    parser.add_argument("--pairs", type=Path, default=Path("runs/explain/pairs/dev"))
+    parser.add_argument("--pairs", type=Path, default=Path("runs/explain/pairs/dev-measured"))
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args(arguments)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from soundpost.evaluation.difference import add_options, tell_pairs
+from soundpost.evaluation.difference import add_options, load_teller, tell_pairs
 from soundpost.evaluation.difference_outcomes import CHECKED, Outcome, Told, Way
 from soundpost.evaluation.difference_scores import Judged, judge
 from soundpost.evaluation.difference_tables import TIERS, markdown
@@ -138,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args(arguments)
-    outcomes = draw(tell_pairs(options), options.count, options.seed)
+    told = tell_pairs(options, load_teller(options))
+    outcomes = draw(told, options.count, options.seed)
     text = "\n".join(page(outcomes, options.seed)).rstrip() + "\n"
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)

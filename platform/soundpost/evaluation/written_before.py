@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,16 +20,16 @@ FloatArray = NDArray[np.float32]
 class WrittenBefore:
     """Writes as `writer` does; what `kept` holds of the same vectors and wishes is not redone.
 
-    kept: a file of a line a text, None for memory alone.
+    kept: a folder, of which every process writes a file of its own; None for memory alone.
     """
 
     def __init__(self, writer: AdiffWriter, kept: Path | None = None) -> None:
-        self.writer, self.kept = writer, kept
+        self.writer = writer
         self.name, self.revision = writer.name, writer.revision
+        self._own = kept / f"{time.time_ns()}-{os.getpid()}.jsonl" if kept else None
         self._known: dict[str, Written] = {}
-        for line in _whole_lines(kept) if kept and kept.is_file() else ():
-            key, text, tokens = json.loads(line)
-            self._known[key] = Written(text, tuple(WrittenToken(*token) for token in tokens))
+        for path in sorted(kept.glob("*.jsonl")) if kept else ():
+            self._known |= _read(path)
 
     @property
     def audio_width(self) -> int:
@@ -63,20 +65,21 @@ class WrittenBefore:
     def _keep(self, written: Iterable[tuple[str, Written]]) -> None:
         made = dict(written)
         self._known |= made
-        if self.kept is None:
+        if self._own is None:
             return
-        self.kept.parent.mkdir(parents=True, exist_ok=True)
-        with self.kept.open("a", encoding="utf-8") as file:
+        self._own.parent.mkdir(parents=True, exist_ok=True)
+        with self._own.open("a", encoding="utf-8") as file:
             for key, one in made.items():
                 file.write(json.dumps([key, one.text, one.tokens], ensure_ascii=False) + "\n")
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Return the lines of a file; what a stopped run left of its last one is cut off."""
-    *lines, rest = path.read_text(encoding="utf-8").split("\n")
-    if rest:
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return lines
+def _read(path: Path) -> dict[str, Written]:
+    """Return the texts of a file; a last line that was cut short is left out."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+        key, text, tokens = json.loads(line)
+        found[key] = Written(text, tuple(WrittenToken(*token) for token in tokens))
+    return found
 
 
 def _key(
