@@ -24,6 +24,7 @@ from soundpost.training.pair_truth import (
     false_of,
     is_silent,
     names,
+    naming,
     right_audio,
 )
 
@@ -121,8 +122,7 @@ def draw_identical(rng: Rng) -> PairRecord:
 def judge(record: PairRecord, text: str) -> None:
     """Every edit is named, in its direction and audio, and no claim is untrue."""
     claims = parse(text)
-    for edit in record.edits:
-        named = [claim for claim in claims if names(claim, edit)]
+    for edit, named in zip(record.edits, naming(claims, record.edits), strict=True):
         assert named, (text, edit)
         assert all(direction_right(c, edit) and right_audio(c, edit) for c in named), (text, edit)
     assert not [claim for claim in claims if false_of(claim, record)], text
@@ -266,6 +266,16 @@ def test_naming_an_edit_asks_for_its_attribute_and_an_alike_sound() -> None:
     whole = Edit(EditKind.SOFTER, amount=5.0, unit="dB")
     assert names(Claim(1, None, Attribute.LEVEL, Direction.LOUDER), whole)
     assert direction_right(Claim(1, None, Attribute.LEVEL, Direction.LOUDER), whole)
+
+
+def test_a_claim_of_the_very_sound_names_no_edit_of_one_alike() -> None:
+    """An engine that goes and a helicopter that comes are told apart where both are named."""
+    edits = (Edit(EditKind.REMOVED, "engine"), Edit(EditKind.ADDED, "helicopter"))
+    engine, helicopter = claims_of(edits[0])[0], claims_of(edits[1])[0]
+    assert names(engine, edits[1])
+    assert naming([engine, helicopter], edits) == [[engine], [helicopter]]
+    airplane = replace(engine, what="airplane")
+    assert naming([airplane], edits) == [[airplane], [airplane]]
 
 
 def test_captions_name_what_is_heard() -> None:

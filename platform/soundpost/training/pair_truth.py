@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from soundpost.explain.claim import Attribute, Claim, Direction, direction_of
 from soundpost.explain.lexicon import alike
@@ -85,6 +86,19 @@ def names(claim: Claim, edit: Edit) -> bool:
     if claim.what is None or edit.what is None:
         return claim.what is edit.what
     return alike(claim.what, edit.what)
+
+
+def naming(claims: Sequence[Claim], edits: Sequence[Edit]) -> list[list[Claim]]:
+    """Return for each edit the claims that name it.
+
+    A claim of the very sound of one edit names none of the edits of sounds that are only like it.
+    """
+    named = []
+    for edit in edits:
+        others = {key for other in edits if other is not edit for key in _sounds(other)}
+        others -= set(_sounds(edit))
+        named.append([c for c in claims if names(c, edit) and c.what not in others])
+    return named
 
 
 def direction_right(claim: Claim, edit: Edit) -> bool:
