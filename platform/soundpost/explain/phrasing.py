@@ -45,6 +45,23 @@ ALL_NAMES: tuple[Names, ...] = (
     Names("the first audio", "the second audio"),
 )
 
+_PLURAL_WORDS = frozenset(
+    [
+        "birds",
+        "children",
+        "crickets",
+        "fireworks",
+        "footsteps",
+        "insects",
+        "musicians",
+        "people",
+        "waves",
+    ]
+)
+_PLURAL_THINGS = frozenset({"sea waves", "water drops", "church bells", "playing children"}) | {
+    "church bells ringing"
+}
+
 # By what words an attribute is compared. The first word of each is the usual one.
 WORDS: dict[tuple[Attribute, Direction], tuple[str, ...]] = {
     (Attribute.LEVEL, Direction.LOUDER): ("louder", "louder", "stronger"),
@@ -190,6 +207,11 @@ def verb(singular: str, plural: bool) -> str:
     """Return a verb in the third person: "is", "sounds", or "are", "sound"."""
     many = {"is": "are", "has": "have", "does": "do"}
     return singular if not plural else many.get(singular, singular.removesuffix("s"))
+
+
+def is_plural(item: str) -> bool:
+    """Say whether words for a sound are plural: "people laughing", but not "someone laughing"."""
+    return item in _PLURAL_THINGS or item.split(" ")[0] in _PLURAL_WORDS
 
 
 def sound(key: str) -> SoundEvent:

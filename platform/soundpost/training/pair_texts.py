@@ -21,6 +21,7 @@ from soundpost.explain.phrasing import (
     compare,
     drawn,
     hold,
+    is_plural,
     listed,
     place,
     replace,
@@ -180,7 +181,7 @@ def _only_each(record: PairRecord, names: Names, rng: np.random.Generator) -> li
             frame = drawn(
                 ("only {x} has {}", "only {x} holds {}", "{} {are} heard only in {x}"), rng
             )
-            many = len(alone) > 1 or sound(alone[0]).plural
+            many = len(items) > 1 or is_plural(items[0])
             said.append(frame.format(listed(items), x=names.of(audio), are=verb("is", many)))
     return said
 
@@ -228,7 +229,7 @@ def _context(keys: Sequence[str], names: Names, rng: np.random.Generator) -> str
     items = things_of(keys, rng)
     if rng.random() < 0.5:
         return hold(drawn(names.both, rng), items, rng)
-    many = len(items) > 1 or sound(keys[0]).plural
+    many = len(items) > 1 or is_plural(items[0])
     where = drawn(("in both", "in both recordings"), rng)
     return f"{listed(items)} {verb('is', many)} heard {where}"
 
@@ -256,7 +257,7 @@ def _content(record: PairRecord, names: Names, rng: np.random.Generator) -> str:
     shared = _shared(record)
     if shared:
         return hold(drawn(names.both, rng), things_of(shared, rng), rng)
-    if record.edits and all(edit.kind not in CHANGES for edit in record.edits):
+    if {*_keys(record, 1), *_keys(record, 2)} <= _of_edits(record):
         return ""
     return f"{hold(names.first, things_of(_keys(record, 1), rng), rng)}, and " + hold(
         names.second, things_of(_keys(record, 2), rng), rng
@@ -363,6 +364,8 @@ def _slots(event: SoundEvent | None) -> dict[str, str]:
 
 def _places(record: PairRecord, names: Names, rng: np.random.Generator) -> list[str]:
     """Say where the sound of an edit, or another, lies in a recording that holds it."""
+    if any(edit.kind in (EditKind.EARLIER, EditKind.LATER) for edit in record.edits):
+        return []
     keys = _told_of(record, rng)
     audio = int(rng.integers(1, 3))
     heard, duration_s = (
