@@ -70,6 +70,8 @@ def check_reverb(claim: Claim, compared: Comparison) -> Checked:
 def check_noise(claim: Claim, compared: Comparison) -> Checked:
     """Check whether the quietest moments are louder in all bands, and more so than the loudest."""
     change_db = noise_change_db(*compared.both)
+    if change_db is None:
+        return not_measurable(claim, "neither recording has quiet moments to hear noise in")
     rise_db, relative_db = compared.noise_db()
     measurement = {"floor_change_db": rise_db, "floor_change_against_peaks_db": relative_db}
     reason = (

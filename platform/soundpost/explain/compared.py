@@ -43,6 +43,7 @@ _SHIFT_GAIN: Final = 0.05
 _CONTRAST_BANDS: Final = 13
 _LEAST_PULSE: Final = 0.3
 _FALL_S: Final = 0.4
+_LEAST_PAUSE_DB: Final = 6.0
 _LOUD_DB: Final = 6.0
 
 
@@ -199,8 +200,17 @@ def noise_db(first: Listening, second: Listening) -> tuple[float, float]:
     return rise, rise - (peaks[1] - peaks[0])
 
 
-def noise_change_db(first: Listening, second: Listening) -> float:
-    """Return the smaller of the floor's two rises where they agree in sign, else 0."""
+def noise_change_db(first: Listening, second: Listening) -> float | None:
+    """Return the smaller of the floor's two rises where they agree in sign, else 0.
+
+    None where neither recording has quiet moments: a steady sound cannot be told from noise.
+    """
+    spreads = [
+        float(np.quantile(one.profile.a_level_dbfs, 0.95)) - one.profile.noise_floor_dbfs
+        for one in (first, second)
+    ]
+    if max(spreads) < _LEAST_PAUSE_DB:
+        return None
     rise_db, relative_db = noise_db(first, second)
     return min(rise_db, relative_db, key=abs) if rise_db * relative_db > 0.0 else 0.0
 

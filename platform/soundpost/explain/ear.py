@@ -6,7 +6,7 @@ wordings fit the frames in the joint space. A sound that AudioSet does not know 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -40,20 +40,20 @@ _LEAST_IN_SPAN: Final = -2.5
 
 
 class Ear:
-    """Listens for sounds by name with one encoder; the vectors of wordings are made once."""
+    """Listens for sounds by name with one encoder; what was made once is kept."""
 
     def __init__(self, encoder: AudioTextEncoder) -> None:
         self._encoder = encoder
         self._texts: dict[str, FloatArray] = {}
+        self._curves: WeakKeyDictionary[Listening, dict[str, FloatArray]] = WeakKeyDictionary()
 
-    def prepare(self, sounds: Iterable[str]) -> None:
-        """Make the vectors of many sounds at once."""
-        new = [what for what in sounds if what not in self._texts]
-        wordings = [_wordings(what) for what in new]
-        vectors = self._encoder.embed_text([text for row in wordings for text in row])
-        ends = np.cumsum([len(row) for row in wordings])
-        parts = np.split(vectors, ends[:-1]) if new else []
-        self._texts |= dict(zip(new, parts, strict=True))
+    def prepare(self, listening: Listening, sounds: Iterable[str]) -> None:
+        """Listen to a recording for many sounds at once."""
+        new = [what for what in sounds if what not in self._curves.get(listening, {})]
+        if new:
+            fits = self._fits(listening, new)
+            kept = self._curves.setdefault(listening, {})
+            kept |= {what: _joined(listening, what, fits[what]) for what in new}
 
     def probability(self, listening: Listening, what: str) -> float:
         """Return how surely a sound is heard anywhere in a recording, 0 to 1."""
@@ -65,11 +65,8 @@ class Ear:
 
     def curve(self, listening: Listening, what: str) -> FloatArray:
         """Return log odds [T] that a sound is heard around each of the recording's frames."""
-        text = _smooth(self._fit(listening, what), round(_SMOOTH_S / listening.frame_hop_s))
-        tags = _tag_curve(listening, what)
-        if tags is None:
-            return np.asarray(_BY_TEXT_ALONE * text + _OFFSET_ALONE, np.float32)
-        return np.asarray(_BY_TAG * tags + _BY_TEXT * text + _OFFSET, np.float32)
+        self.prepare(listening, (what,))
+        return self._curves[listening][what]
 
     def when(self, listening: Listening, what: str) -> BoolArray:
         """Say in which steps [T] of the profile a sound is heard, as far as it can be heard at all."""
@@ -79,16 +76,25 @@ class Ear:
         owner = ((np.arange(steps) + 0.5) * HOP_S / listening.frame_hop_s).astype(np.int64)
         return np.asarray(curve[np.minimum(owner, len(curve) - 1)] >= floor)
 
-    def _fit(self, listening: Listening, what: str) -> FloatArray:
-        """Return the mean log odds [T] that the wordings fit each frame."""
-        vectors = self._vectors(what)
-        relevance = self._encoder.relevance(vectors, vectors @ listening.frames.T)
-        return np.asarray(_log_odds(relevance).mean(axis=0), np.float32)
+    def _fits(self, listening: Listening, sounds: Sequence[str]) -> dict[str, FloatArray]:
+        """Return the mean log odds [T] that the wordings of each sound fit each frame."""
+        self._read(sounds)
+        vectors = [self._texts[what] for what in sounds]
+        joined = np.concatenate(vectors)
+        odds = _log_odds(self._encoder.relevance(joined, joined @ listening.frames.T))
+        rows = np.split(odds, np.cumsum([len(row) for row in vectors])[:-1])
+        return {
+            what: np.asarray(row.mean(axis=0), np.float32)
+            for what, row in zip(sounds, rows, strict=True)
+        }
 
-    def _vectors(self, what: str) -> FloatArray:
-        if what not in self._texts:
-            self._texts[what] = self._encoder.embed_text(_wordings(what))
-        return self._texts[what]
+    def _read(self, sounds: Sequence[str]) -> None:
+        """Embed the wordings of sounds that are new."""
+        new = [what for what in sounds if what not in self._texts]
+        wordings = [_wordings(what) for what in new]
+        vectors = self._encoder.embed_text([text for row in wordings for text in row])
+        parts = np.split(vectors, np.cumsum([len(row) for row in wordings])[:-1]) if new else []
+        self._texts |= dict(zip(new, parts, strict=True))
 
 
 _EARS: WeakKeyDictionary[AudioTextEncoder, Ear] = WeakKeyDictionary()
@@ -99,6 +105,15 @@ def ear_of(encoder: AudioTextEncoder) -> Ear:
     if encoder not in _EARS:
         _EARS[encoder] = Ear(encoder)
     return _EARS[encoder]
+
+
+def _joined(listening: Listening, what: str, fit: FloatArray) -> FloatArray:
+    """Join both witnesses of a sound to log odds [T]."""
+    text = _smooth(fit, round(_SMOOTH_S / listening.frame_hop_s))
+    tags = _tag_curve(listening, what)
+    if tags is None:
+        return np.asarray(_BY_TEXT_ALONE * text + _OFFSET_ALONE, np.float32)
+    return np.asarray(_BY_TAG * tags + _BY_TEXT * text + _OFFSET, np.float32)
 
 
 def _wordings(what: str) -> list[str]:

@@ -69,9 +69,9 @@ def summary(first: Listening, second: Listening) -> str:
 
 def measurements(first: Listening, second: Listening) -> dict[str, Any]:
     """Return the measured differences as a document, audio 2 minus audio 1."""
-    falls = falls_db(first, second)
+    falls, noise_db = falls_db(first, second), noise_change_db(first, second)
     return _compared(first, second) | {
-        "noise_floor_db": round(noise_change_db(first, second), 2),
+        "noise_floor_db": None if noise_db is None else round(noise_db, 2),
         "fall_db": None if falls is None else [round(fall, 2) for fall in falls],
         "durations_s": [round(first.duration_s, 3), round(second.duration_s, 3)],
     }
@@ -89,7 +89,7 @@ def _side(one: Listening) -> Side:
 
 
 def _floor_words(first: Listening, second: Listening) -> Iterator[str]:
-    change_db = noise_change_db(first, second)
+    change_db = noise_change_db(first, second) or 0.0
     if abs(change_db) >= NOISE_DB / 2.0:
         yield f"noise floor {abs(change_db):.0f} dB {'higher' if change_db > 0 else 'lower'}"
     falls = falls_db(first, second)
@@ -121,18 +121,17 @@ def compose(first: Listening, second: Listening, encoder: AudioTextEncoder, tier
     rng = np.random.default_rng(_SEED)
     told = [_worded(claim, rng) for claim in _differences(comparison)[: DIFFERENCES[tier]]]
     held = _held(comparison, rng) if tier == 3 else []
-    kept = [text for text in map(sentence, [*told, *held]) if _stands(text, first, second, encoder)]
-    return " ".join(kept) if kept else _bare(first, second)
+    first_words, more = (
+        [text for text in map(sentence, texts) if _stands(text, first, second, encoder)]
+        for texts in (told, held)
+    )
+    return " ".join([*(first_words or [_NOTHING_CLEAR]), *more])
 
 
 def _stands(text: str, first: Listening, second: Listening, encoder: AudioTextEncoder) -> bool:
     """Say whether a sentence is read as claims that are all supported."""
     checked = check(parse(text), first, second, encoder)
     return bool(checked) and all(one.verdict is Verdict.SUPPORTED for one in checked)
-
-
-def _bare(first: Listening, second: Listening) -> str:
-    return f"{_NOTHING_CLEAR} {summary(first, second)}"
 
 
 def _worded(claim: Claim, rng: np.random.Generator) -> str:
@@ -144,7 +143,8 @@ def _worded(claim: Claim, rng: np.random.Generator) -> str:
 
 def _differences(comparison: Comparison) -> list[Claim]:
     """Return claims that are clear, the most telling first."""
-    comparison.ear.prepare(EVENTS)
+    for one in comparison.both:
+        comparison.ear.prepare(one, EVENTS)
     sounds = _Sounds(comparison)
     claims = [*sounds.only(1), *sounds.only(2), *_of_whole(comparison)]
     claims += [claim for what in sounds.both() for claim in _of_sound(comparison, what)]
@@ -196,7 +196,7 @@ class _Sounds:
 def _of_whole(comparison: Comparison) -> Iterator[Claim]:
     first, second = comparison.levels_dbfs(None)
     yield from _directed(None, Attribute.LEVEL, second - first, LEVEL_DB)
-    noise_db = noise_change_db(*comparison.both)
+    noise_db = noise_change_db(*comparison.both) or 0.0
     yield from _directed(None, Attribute.NOISE, noise_db, NOISE_DB)
     for name in BAND_NAMES:
         rise_db, relative_db = comparison.band_db(name)

@@ -216,8 +216,8 @@ def _powers(wave: FloatArray, frame: int, hop: int) -> FloatArray:
 
 
 def _dbfs(power: FloatArray) -> FloatArray:
-    floor = 10.0 ** (FLOOR_DBFS / 10.0)
-    return np.asarray(10.0 * np.log10(np.maximum(power, floor)), np.float32)
+    levels = 10.0 * np.log10(np.maximum(power, 1e-20))
+    return np.asarray(np.maximum(levels, FLOOR_DBFS), np.float32)
 
 
 @dataclass(frozen=True)
