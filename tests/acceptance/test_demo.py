@@ -44,3 +44,10 @@ def test_the_demo_finds_what_it_hid(soundpost: Any) -> None:
     quiet, _, later = told.partition("Then the bearing begins to knock.")
     assert "incident 1" not in quiet
     assert "brighter" in later
+    # What differs stands there in words, with what was measured.
+    assert re.search(r"\d findings explained", later)
+    explained = later[later.index("told apart from") :]
+    assert re.search(r"In a sentence.*:\n +\S", explained), explained[:800]
+    assert re.search(r'yes +"', explained), explained[:800]
+    assert "Measured" in explained
+    assert re.search(r"Written (from measurements alone|by .*, then checked)", explained)

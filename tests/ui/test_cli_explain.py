@@ -59,9 +59,8 @@ def test_two_files_are_told_apart_with_claims_and_measurements(soundpost: Run) -
     lines = told.out.splitlines()
     assert lines[0] == "audio 1 is soft.wav, 0:00.0-0:04.0; audio 2 is loud.wav, 0:00.0-0:04.0"
     assert any(line.startswith("In a sentence") for line in lines)
-    assert any(line.startswith("In full") for line in lines)
     assert any(line.strip().startswith("yes") and '"' in line for line in lines)
-    assert any(line.startswith("Measured: ") for line in lines)
+    assert any(line.startswith("Measured") for line in lines)
     assert lines[-1] == "Written from measurements alone."
 
 
@@ -173,6 +172,7 @@ def test_an_incident_shows_what_differs_with_its_evidence(soundpost: Run, tmp_pa
     assert "(audio 2), told apart from" in told
     assert "Audio 2 is louder." in told
     assert 'yes "louder"  the whole is louder; level_change_db 26' in told
+    assert told.count("told apart from") == 1
     assert 'taken back, as the recordings say otherwise: "a dog barks"' in told
     assert "Measured: level +26.0 dB" in told
     assert "Written by adiff 0123456789ab, then checked." in told

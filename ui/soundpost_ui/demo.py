@@ -183,7 +183,7 @@ def _pump_scene(number: int, worn: bool) -> Scene:
     if number % 5 == 2:
         events.append(Event("footsteps", float(rng.uniform(2.0, 14.0)), 4.0, -44.0))
     if worn:
-        events.append(Event("bearing", 0.0, 20.0, -36.0, {"speed_hz": 24.0, "severity": 0.8}))
+        events.append(Event("bearing", 0.0, 20.0, -30.0, {"speed_hz": 24.0, "severity": 0.8}))
     return Scene(tuple(events), 20.0, SAMPLE_RATE_HZ, seed=SEED + number)
 
 

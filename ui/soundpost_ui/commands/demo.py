@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from soundpost_ui.demo import Archive, PumpRoom, Story
 
 _HITS = 3
+# Findings whose explanations are printed: one in full, one in a sentence.
+_EXPLAINED = 2
 _PUMP = "pump-3"
 
 
@@ -163,7 +165,7 @@ def _watch(workspace: Workspace, room: PumpRoom) -> None:
         run_watch(workspace, _PUMP)
         if place == room.worn:
             _typed("soundpost incidents show 1")
-            show_incident(workspace, 1)
+            show_incident(workspace, 1, explained=_EXPLAINED)
 
 
 def _typed(command: str) -> None:

@@ -72,22 +72,33 @@ def _part(workspace: Workspace, text: str) -> Part:
 
 
 def print_explanation(
-    document: Mapping[str, Any], names: tuple[str, str] | None = None, indent: str = ""
+    document: Mapping[str, Any],
+    names: tuple[str, str] | None = None,
+    indent: str = "",
+    tiers: Sequence[int] = (1, 2, 3),
 ) -> None:
     """Print an explanation: its texts, each with its claims, what was measured, and by whom.
 
-    names: what the two recordings are called, if that is not clear from what stands before.
+    names: what the two recordings are called, if that is not clear from what stands before. A tier
+    that says what a shorter one said is left out.
     """
     gone = document.get("without_audio")
     if gone:
         _say(indent, f"Explained by what was measured alone: {gone['detail']}")
     elif names is not None:
         _say(indent, _compared(document, names))
+    printed: set[str] = set()
     for tier, text in sorted(document["tiers"].items(), key=lambda item: int(item[0])):
-        _print_tier(int(tier), text, indent)
+        if int(tier) in tiers and text["text"] not in printed:
+            _print_tier(int(tier), text, indent)
+            printed.add(text["text"])
     if document["summary"]:
-        _say(indent, f"Measured: {document['summary']}")
+        _say(indent, _measured(document["summary"]))
     _say(indent, _written_by(document), style="dim")
+
+
+def _measured(summary: str) -> str:
+    return summary if summary.startswith("Measured") else f"Measured: {summary}"
 
 
 def _compared(document: Mapping[str, Any], names: tuple[str, str]) -> str:
@@ -112,8 +123,10 @@ def _print_tier(tier: int, text: Mapping[str, Any], indent: str) -> None:
 
 def _print_claim(claim: Mapping[str, Any], indent: str) -> None:
     mark, style = _MARKS.get(claim["verdict"], _UNMEASURED)
-    measured = ", ".join(f"{name} {value:g}" for name, value in claim["measurement"].items())
-    why = "; ".join(part for part in (claim["reason"], measured) if part)
+    why = claim["reason"]
+    if not any(character.isdigit() for character in why):
+        measured = [f"{name} {value:g}" for name, value in claim["measurement"].items()]
+        why = "; ".join(part for part in (why, ", ".join(measured)) if part)
     line = Text.assemble(
         (f"{indent}{mark:<4}", style),
         f'"{terminal.printable(claim["quote"])}"',

@@ -121,14 +121,17 @@ def list_command(
 def show_command(incident_id: Id, as_json: Json = False) -> None:
     """Show an incident with its rules, the windows that carry it, and its history.
 
-    Windows are written as `soundpost clip` and `similar` take them: RECORDING@START-END.
+    Windows are written as `soundpost clip` and `similar` take them: RECORDING@START-END. What differs
+    is explained in full for the strangest of them, and in a sentence for the others.
     """
     with open_workspace() as workspace:
         show_incident(workspace, incident_id, as_json)
 
 
-def show_incident(workspace: Workspace, incident_id: int, as_json: bool = False) -> None:
-    """Print an incident. Raises UnknownIncidentError."""
+def show_incident(
+    workspace: Workspace, incident_id: int, as_json: bool = False, explained: int | None = None
+) -> None:
+    """Print an incident; explained: how many findings at most. Raises UnknownIncidentError."""
     from soundpost.store import audit, incidents, windows
 
     with workspace.store.reading() as session:
@@ -161,7 +164,7 @@ def show_incident(workspace: Workspace, incident_id: int, as_json: bool = False)
             [_finding_row(row, finding, places) for finding in findings],
             below=("difference",),
         )
-        _print_explanations(findings, places)
+        _print_explanations(findings, places, explained)
     terminal.say()
     terminal.print_rows(
         ("when", "who", "what", "why"),
@@ -299,16 +302,19 @@ def _finding_row(
     return here, there, at, finding.novelty, difference
 
 
-def _print_explanations(findings: Sequence[Finding], places: Mapping[int, Stretch]) -> None:
-    """Print what differs in each finding, in words, with what each claim was checked against."""
-    for finding in findings:
-        if finding.explanation is None:
-            continue
+def _print_explanations(
+    findings: Sequence[Finding], places: Mapping[int, Stretch], most: int | None
+) -> None:
+    """Print what differs in words, with what each claim was checked against; the strangest first."""
+    told = [(finding, finding.explanation) for finding in findings]
+    known = [(finding, words) for finding, words in told if words is not None]
+    known.sort(key=lambda pair: -(pair[0].novelty or 0.0))
+    for place, (finding, words) in enumerate(known[:most]):
         here = _place(finding.window_id, places) or "a deleted recording"
         there = _place(finding.reference_window_id, places) or "a deleted recording"
         terminal.say()
         terminal.say(f"{here} (audio 2), told apart from {there} (audio 1):")
-        print_explanation(finding.explanation, indent="  ")
+        print_explanation(words, indent="  ", tiers=(1, 2, 3) if place == 0 else (1,))
 
 
 def _place(window_id: int | None, places: Mapping[int, Stretch]) -> str:
