@@ -280,6 +280,7 @@ class Share:
 def prepare(
     encoder: AudioTextEncoder,
     data: Path,
+    cache: Path,
     out: Path,
     write: WriteCaption,
     *,
@@ -288,7 +289,7 @@ def prepare(
     share: Share,
 ) -> None:
     """Write heard.npz, dev.npz and texts.npz; what is there already is not made again."""
-    pools = {name: load_pair_pool(data, out.parent, name).sounds for name in ("train", "dev")}
+    pools = {name: load_pair_pool(data, cache, name).sounds for name in ("train", "dev")}
     for name, split, count in (("heard", "train", recordings), ("dev", "dev", recordings // 8)):
         if not (out / f"{name}.npz").is_file():
             made = list(draw_recordings(pools[split], count, seed))
@@ -304,6 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoder", default="compact", help="'compact' (shipped), or its folder")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="decoded clips")
     parser.add_argument("--recordings", type=int, default=3_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--which", type=int, default=0, help="the first text that is read")
@@ -317,6 +319,7 @@ def main() -> None:
     prepare(
         CompactEncoder.load(folder),
         load_settings().data,
+        options.cache,
         options.out,
         caption,
         recordings=options.recordings,

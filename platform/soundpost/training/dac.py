@@ -5,8 +5,9 @@ its lower half is frozen afterwards. twin: the next word, by cross-entropy. Then
 the sounds of the training set, and DAC learns half from those captions, half from the captions as
 they are, told apart by a style: many wordings are true of one sound, and words that are written all
 at once mix them, unless each sound has one wording (sequence-level distillation, arXiv 1606.07947,
-as non-autoregressive translation uses it, arXiv 1711.02281). dac: x_0 by mean squared error over the
-places that count (the valid-token loss), and the words by cross-entropy through the decoder.
+as non-autoregressive translation uses it, arXiv 1711.02281). DAC also begins with the twin's reader
+and attention: hearing is learnt once. dac: x_0 by mean squared error over the places that count
+(the valid-token loss), and the words by cross-entropy through the decoder.
 
 Half of the steps are self-conditioned, and half of those on DAC's own way: the first prediction is
 made from pure noise and noised again, as sampling does. Every phase is seeded by step, and saved: a
@@ -66,14 +67,14 @@ Loss = Callable[[np.random.Generator, torch.Generator], dict[str, Tensor]]
 class CaptionOptions:
     """How to train.
 
-    Steps of the phases; batch: captions a step; rate: the learning rate at its height. texts: the
-    share of batches that are texts alone. taught: the share of DAC's that the twin worded;
-    taught_texts: how many texts of a source it words; taught_draws: how many other wordings it
-    draws of each sound. noise: the deviation, in each dimension, of
-    what is added to the tokens of sounds. dropped: how often DAC hears nothing. last: how often the
-    step is the noisiest, where sampling begins. calm: how often
-    it then begins without noise. words: weight of the cross-entropy. half: in bfloat16
-    where that is faster.
+    Steps of the phases; batch: captions a step; rate: the learning rate at its height. from_twin:
+    whether DAC begins with what the twin has learnt of hearing. texts: the share of batches that are
+    texts alone. taught: the share of DAC's that the twin worded; taught_texts: how many texts of a
+    source it words; taught_draws: how many other wordings it draws of each sound. noise: the
+    deviation, in each dimension, of what is added to the tokens of sounds. dropped: how often DAC
+    hears nothing. last: how often the step is the noisiest, where sampling begins; calm: how often it
+    then begins without noise. words: weight of the cross-entropy. masked: share of the words that the
+    text space has to restore. half: in bfloat16, where that is faster.
     """
 
     latent_steps: int = 1_500
@@ -81,6 +82,7 @@ class CaptionOptions:
     dac_steps: int = 3_000
     batch: int = 64
     rate: float = 1e-3
+    from_twin: bool = True
     texts: float = 0.4
     taught: float = 0.5
     taught_texts: int = 6_000
@@ -153,6 +155,8 @@ def train_dac(
     model.latents.load_state_dict(_latents(sources, vocabulary, shape, options, out))
     for part in (model.latents.words, model.latents.positions, model.latents.lower):
         part.requires_grad_(False)
+    if twin is not None and options.from_twin:
+        begin_as_twin(model, TwinWriter.load(twin).model)
     taught = _taught_sources(sources, options, out, twin)
     batches = CaptionBatches(
         _shared(sources, options, 1.0 - options.taught) + _shared(taught, options, options.taught),
@@ -160,7 +164,8 @@ def train_dac(
         shape.length,
         options.noise,
     )
-    model.reader.mean.copy_(batches.mean(np.random.default_rng(options.seed), _FITTED_TO // 8))
+    if twin is None or not options.from_twin:
+        model.reader.mean.copy_(batches.mean(np.random.default_rng(options.seed), _FITTED_TO // 8))
 
     def loss(rng: np.random.Generator, generator: torch.Generator) -> dict[str, Tensor]:
         return dac_loss(model, batches.draw(rng, options.batch), options, generator)
@@ -168,6 +173,14 @@ def train_dac(
     phase = Phase("dac", options.dac_steps, loss, model, options.rate)
     run_phase(phase, options, out / "dac.checkpoint.safetensors")
     return save_captioner(model, vocabulary, out / "dac")
+
+
+def begin_as_twin(model: DacModel, twin: TwinModel) -> None:
+    """Let DAC hear as its twin does from the start: the reader, and attention in each block."""
+    model.reader.load_state_dict(twin.reader.state_dict())
+    known = twin.blocks.state_dict()
+    kept = {name: known[name] for name in known if ".own" in name or ".sound" in name}
+    model.denoiser.blocks.load_state_dict(kept, strict=False)
 
 
 def dac_loss(
