@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from soundpost.errors import DataMissingError
+from soundpost.evaluation import captioning, captioning_scores
 from soundpost.evaluation.captioning_scores import (
     VARIED,
     CaptionTask,
+    MostAlike,
     caption,
     captions_per_s,
     score,
 )
 from soundpost.evaluation.captioning_tasks import five_captions
 from soundpost.models.caption_condition import Conditions, Style
+from soundpost.models.caption_twin import TwinConfig, TwinModel, TwinWriter, twin_of
+from soundpost.models.dac import DacConfig, DacDimensions, DacModel, DacSampling, DacWriter
 from soundpost.models.encoder import FloatArray
+from soundpost.models.text_latents import CaptionVocabulary
 
 _TEXTS = ("a dog barks in the yard", "heavy rain falls on a roof", "a train passes by quickly")
 
@@ -123,3 +130,54 @@ def test_clips_without_all_five_captions_are_left_out(tmp_path: Path) -> None:
     assert five_captions(path) == [("one", "two", "three", "four", "five")]
     with pytest.raises(DataMissingError):
         five_captions(tmp_path / "missing.csv")
+
+
+def _tiny_networks() -> tuple[DacWriter, TwinWriter]:
+    vocabulary = CaptionVocabulary.of(list(_TEXTS), 100)
+    shape = DacDimensions(
+        dimension=4,
+        vocabulary=len(vocabulary),
+        length=8,
+        latent=8,
+        text_heads=2,
+        lower=1,
+        width=16,
+        layers=1,
+        heads=2,
+        feedforward=16,
+        steps=30,
+    )
+    torch.manual_seed(0)
+    dac = DacModel(DacConfig(asdict(shape)))
+    twin = TwinModel(TwinConfig(asdict(twin_of(shape))))
+    return (
+        DacWriter(dac, vocabulary, "1", DacSampling(steps=3)),
+        TwinWriter(twin, vocabulary, "1"),
+    )
+
+
+def test_the_report_has_every_writer_and_every_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whether this machine has METEOR must not matter.
+    monkeypatch.setattr(captioning, "missing", lambda: "it is not wanted here")
+    monkeypatch.setattr(captioning, "STEPS", (1, 3))
+    monkeypatch.setattr(captioning_scores, "REPEATS", 1)
+    task = _task([[text] for text in _TEXTS])
+    lines = captioning.report([task], *_tiny_networks(), AxisEncoder())
+    text = "\n".join(lines)
+    for name in ("twin", "DAC, 1 step", "DAC, 3 steps", "best of 4, by the encoder"):
+        assert sum(line.startswith("|") and name in line for line in lines) >= 2
+    marks = next(line for line in lines if line.startswith("| known |"))
+    assert marks.count("held") + marks.count("MISSED") == 4
+    assert "METEOR: not measured, it is not wanted here." in text
+
+
+def test_the_one_most_like_the_sound_is_kept() -> None:
+    class Draws(KnownWriter):
+        def write(
+            self, sounds: Conditions, seeds: Sequence[int], diverse: bool = False
+        ) -> list[str]:
+            return [_TEXTS[seed % 3] for seed in seeds]
+
+    task = _task([[text] for text in _TEXTS])
+    chosen = MostAlike(Draws(_TEXTS), AxisEncoder(), 3).write(task.sounds(), [7, 8, 9])
+    assert chosen == list(_TEXTS)

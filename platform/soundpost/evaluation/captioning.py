@@ -95,7 +95,7 @@ class Result:
     varied_times: float
 
 
-def measure(task: CaptionTask, compared: Sequence[Entry], encoder: CompactEncoder) -> list[Result]:
+def measure(task: CaptionTask, compared: Sequence[Entry], encoder: TextEmbedder) -> list[Result]:
     """Caption a task with every writer, the twin first, and score what they wrote."""
     writers = [entry.writer for entry in compared]
     rates, varied = captions_per_s(writers, task), captions_per_s(writers, task, diverse=True)
@@ -211,7 +211,7 @@ def meteor_lines(found: Sequence[tuple[CaptionTask, Sequence[Result]]], shipped:
 
 
 def report(
-    tasks: Sequence[CaptionTask], dac: DacWriter, twin: CaptionWriter, encoder: CompactEncoder
+    tasks: Sequence[CaptionTask], dac: DacWriter, twin: CaptionWriter, encoder: TextEmbedder
 ) -> list[str]:
     """Return all lines of the section."""
     compared = entries(dac, twin, encoder)

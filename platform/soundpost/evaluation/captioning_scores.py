@@ -19,7 +19,7 @@ from soundpost.models.encoder import FloatArray
 VARIED = 5
 # Sounds captioned at once: what an ingest of some minutes brings.
 BATCH = 32
-_REPEATS = 7
+REPEATS = 7
 _SEED = 40
 
 
@@ -176,8 +176,8 @@ def captions_per_s(
     """
     sounds = task.sounds(0, BATCH)
     seeds = [_SEED + row for row in range(len(sounds))]
-    rates = np.zeros((_REPEATS + 1, len(writers)))
-    for repeat in range(_REPEATS + 1):
+    rates = np.zeros((REPEATS + 1, len(writers)))
+    for repeat in range(REPEATS + 1):
         for number, writer in enumerate(writers):
             began = time.perf_counter()
             writer.write(sounds, seeds, diverse)

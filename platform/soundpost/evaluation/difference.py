@@ -79,8 +79,8 @@ def tell_pairs(options: argparse.Namespace, teller: Teller) -> list[Outcome]:
     missing = [number for number in telling.chunks if not telling.path(number).is_file()]
     if options.processes > 1 and len(missing) > 1:
         _tell_with_processes(options, missing)
-    else:
-        for number in track(missing, _TRACKED, disable=not sys.stderr.isatty()):
+    for number in track(missing, _TRACKED, disable=not sys.stderr.isatty()):
+        if not telling.path(number).is_file():
             telling.tell(number)
     return [one for number in telling.chunks for one in read_chunk(telling.path(number)) or ()]
 
