@@ -106,7 +106,13 @@ def test_without_an_installation_watching_explains_what_it_finds(soundpost: Any)
 
 @pytest.fixture
 def installation(soundpost: Any) -> Iterator[tuple[subprocess.Popen[str], Client]]:
-    soundpost.more.update(SOUNDPOST_RECONCILE_S="1", SOUNDPOST_LEASE_S="5", SOUNDPOST_TICK_S="0.5")
+    soundpost.more.update(
+        SOUNDPOST_RECONCILE_S="1",
+        SOUNDPOST_LEASE_S="5",
+        SOUNDPOST_TICK_S="0.5",
+        # The first one loads a model, and the machine may be busy.
+        SOUNDPOST_EXPLAIN_TIMEOUT_S="180",
+    )
     learn(soundpost)
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
@@ -116,7 +122,7 @@ def installation(soundpost: Any) -> Iterator[tuple[subprocess.Popen[str], Client
     drains = [threading.Thread(target=stream.read, daemon=True) for stream in streams]
     for drain in drains:
         drain.start()
-    with Client(f"http://127.0.0.1:{port}") as client:
+    with Client(f"http://127.0.0.1:{port}", timeout_s=200.0) as client:
         until(lambda: is_ready(client), "the service is ready")
         yield process, client
     process.send_signal(signal.SIGINT)
