@@ -106,7 +106,7 @@ def test_the_size_of_the_paper() -> None:
 
 
 def test_shapes(model: Adiff) -> None:
-    first, second, prompts, answers, lengths = batch()
+    first, second, prompts, answers, _ = batch()
     prefix = model.prefix(first, second, prompts)
     assert prefix.shape == (2, 3 + 1 + 3 + 2, 16)
     assert model.logits(prefix, answers).shape == (2, 7, WORDS)
@@ -173,7 +173,7 @@ def test_the_cache_changes_nothing(writer: AdiffWriter) -> None:
     first, second = vectors(1)
     model, tokenizer = writer.model, writer.tokenizer
     asked = pad_prompt(tokenizer.encode(PROMPTS["1"]), SHAPE, tokenizer.end)
-    prefix = model.prefix(*(torch.from_numpy(v) for v in (first, second)), torch.tensor([asked]))
+    prefix = model.prefix(torch.from_numpy(first), torch.from_numpy(second), torch.tensor([asked]))
     ids: list[int] = []
     while len(ids) < writer.max_tokens:
         answers = torch.tensor([[*ids, 0]])

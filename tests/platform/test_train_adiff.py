@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from torch import nn
 
 from soundpost.errors import InvalidValueError, ModelNotFoundError, OutputExistsError
 from soundpost.explain.lexicon import EVENTS
@@ -22,8 +23,9 @@ from soundpost.models.language_model import (
     build_language_model,
     save_language_model,
 )
+from soundpost.models.placeholder import ToneEncoder
 from soundpost.training import adiff as training
-from soundpost.training import adiff_batches
+from soundpost.training import adiff_batches, adiff_projection
 from soundpost.training.adiff import (
     AdiffOptions,
     Course,
@@ -34,14 +36,19 @@ from soundpost.training.adiff import (
     train_stage,
 )
 from soundpost.training.adiff_batches import AdiffBatches, CaptionedRows, Shares, cut_to
+from soundpost.training.adiff_projection import (
+    Disturbance,
+    ProjectionOptions,
+    teach_projection,
+)
 from soundpost.training.adiff_rows import AdiffRow
-from soundpost.training.language import Corpus, reference_text, train_tokenizer
+from soundpost.training.language import Corpus, reference_text, take_step, train_tokenizer
 from soundpost.training.pair_records import Edit, EditKind, Heard, PairRecord
 from soundpost.training.pair_store import PairSet
 from soundpost.training.pairs import Pair
 
 KEYS = tuple(EVENTS)[:4]
-WIDTH, WORDS = 24, 500
+WIDTH, LANGUAGE_WIDTH, WORDS = 24, 32, 500
 SIZE = {
     "audio_hidden": 24,
     "audio_tokens": 2,
@@ -53,7 +60,7 @@ SIZE = {
     "cross_heads": 2,
     "dropout": 0.0,
 }
-OPTIONS = AdiffOptions(steps=4, batch=4, half=False, shares=Shares(texts=0.3))
+OPTIONS = AdiffOptions(steps=4, batch=4, half=False, shares=Shares(texts=0.3), projection_steps=2)
 
 
 def record_of(first: int, second: int) -> PairRecord:
@@ -86,12 +93,12 @@ def language() -> LanguageModel:
     rng = np.random.default_rng(0)
     texts = [reference_text(records, rng) for _ in range(60)]
     tokenizer = train_tokenizer(texts, WORDS)
-    sizes = LanguageModelDimensions(16, 1, 2, 200, WORDS)
+    sizes = LanguageModelDimensions(LANGUAGE_WIDTH, 1, 2, 200, WORDS)
     return LanguageModel("tiny", "test", build_language_model(sizes, tokenizer.end), tokenizer)
 
 
 def shape_of(**changed: object) -> AdiffDimensions:
-    return shipped_shape(WIDTH, 16, **{**SIZE, **changed})
+    return shipped_shape(WIDTH, LANGUAGE_WIDTH, **{**SIZE, **changed})
 
 
 @pytest.fixture
@@ -199,7 +206,7 @@ def test_it_learns_its_pairs_by_heart(
     batches = AdiffBatches(pair_set(), None, language.tokenizer, course.adiff.shape, 16)
     shares = Shares(captions=0.0, tiers=(1.0, 0.0, 0.0), texts=0.0)
     options = replace(
-        OPTIONS, stage=3, steps=150, rate=1e-2, language_rate=1e-2, shares=shares, noise=0.0
+        OPTIONS, stage=3, steps=150, rate=5e-3, language_rate=5e-3, shares=shares, noise=0.0
     )
     train_stage(course, language.tokenizer, batches, None, options, tmp_path)
     writer = AdiffWriter(course.adiff, language.tokenizer, "adiff", "test")
@@ -230,11 +237,13 @@ def test_it_stops_and_goes_on(
         return begin_course(language, shape, 0)
 
     whole = train_stage(begun(), tokenizer, batches, batches, options, tmp_path / "whole")
-    step, left = training.take_step, iter(range(9))
-    monkeypatch.setattr(training, "take_step", lambda *a: stop() if next(left) == 3 else step(*a))
+    left = iter(range(9))
+    monkeypatch.setattr(
+        training, "take_step", lambda *a: stop() if next(left) == 3 else take_step(*a)
+    )
     with pytest.raises(KeyboardInterrupt):
         train_stage(begun(), tokenizer, batches, None, options, tmp_path / "parts")
-    monkeypatch.setattr(training, "take_step", step)
+    monkeypatch.setattr(training, "take_step", take_step)
     parts = train_stage(begun(), tokenizer, batches, None, options, tmp_path / "parts")
     first, second = (load_file(one.folder / "model.safetensors") for one in (whole, parts))
     assert all(np.array_equal(first[name], second[name]) for name in first)
@@ -266,6 +275,31 @@ def test_stage_3_goes_on_from_stage_2(
     assert AdiffWriter.load(folder).revision != AdiffWriter.load(done.folder).revision
 
 
+def test_the_projection_is_taught_once(
+    course: Course, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    projection, options = course.adiff.projection, ProjectionOptions(steps=3, batch=4)
+    before = projection.first.weight.detach().clone()
+    teach_projection(projection, pair_set(), Disturbance(), options, tmp_path)
+    taught = projection.first.weight.detach().clone()
+    assert not torch.equal(taught, before)
+    monkeypatch.setattr(adiff_projection, "_teach", stop)
+    nn.init.zeros_(projection.first.weight)
+    teach_projection(projection, pair_set(), Disturbance(), options, tmp_path)
+    assert torch.equal(projection.first.weight, taught)
+
+
+def test_what_was_learnt_is_hidden_now_and_then() -> None:
+    rows, learnt = np.ones((400, 3), np.float32), np.array([True, False, True])
+    rng = np.random.default_rng(0)
+    hidden = Disturbance(hidden=0.25, learnt=learnt)(rows, rng)
+    assert set(hidden[:, 1]) == {1.0}
+    assert np.array_equal(hidden[:, 0], hidden[:, 2])
+    assert 0.15 < 1.0 - hidden[:, 0].mean() < 0.35
+    noisy = Disturbance(noise=0.5)(rows, rng)
+    assert float((noisy - rows).std()) == pytest.approx(0.5, rel=0.1)
+
+
 def test_nothing_to_ship(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError):
         ship(tmp_path, tmp_path / "shipped")
@@ -277,7 +311,7 @@ def test_options_that_cannot_be(
     with pytest.raises(InvalidValueError, match="stage 1"):
         train_stage(course, language.tokenizer, batches, None, replace(OPTIONS, stage=1), tmp_path)
     with pytest.raises(InvalidValueError):
-        shipped_shape(WIDTH, 16, unheard_of=1)
+        shipped_shape(WIDTH, LANGUAGE_WIDTH, unheard_of=1)
     with pytest.raises(InvalidValueError, match="--stage"):
         training.main(["--out", str(tmp_path)])
 
@@ -287,6 +321,8 @@ def on_disk(language: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     """Return a folder with a language model in it, and let any pairs be those from here."""
     save_language_model(language.model, language.tokenizer, tmp_path / "language")
     monkeypatch.setattr(training, "load_pairs", lambda folder: pair_set())
+    monkeypatch.setattr(training, "load_encoder", lambda name: ToneEncoder())
+    monkeypatch.setattr(training, "learnt_columns", lambda *sizes: np.arange(WIDTH) < 2)
     monkeypatch.setattr(
         training, "read_config", lambda folder: type("", (), {"encoder": f"compact {folder.name}"})
     )
@@ -296,7 +332,7 @@ def on_disk(language: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def run_command(folder: Path, *more: str) -> None:
     language, out = str(folder / "language"), str(folder / "out")
     common = ["--language", language, "--out", out, "--pairs", "train", "--texts", "0"]
-    training.main([*common, "--steps", "2", "--batch", "2", *more])
+    training.main([*common, "--steps", "2", "--batch", "2", "--projection-steps", "2", *more])
 
 
 @pytest.mark.parametrize(
@@ -334,8 +370,6 @@ def test_position_captioning_can_be_left_out() -> None:
 
 
 def test_captions_are_embedded_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from soundpost.models.placeholder import ToneEncoder
-
     encoder = ToneEncoder()
     row = AdiffRow("a", "b", "100 hz", "400 hz", 1, "differs")
     monkeypatch.setattr(training, "adiff_rows", lambda data, part: [row])

@@ -49,6 +49,14 @@ def width(dimension: int, tags: int) -> int:
     return dimension + tags + SLOTS * dimension + _ACOUSTIC_WIDTH
 
 
+def learnt_columns(dimension: int, tags: int) -> NDArray[np.bool_]:
+    """Return which values [A] are the encoder's own embedding and frames: all but tags and acoustics."""
+    columns = np.zeros(width(dimension, tags), np.bool_)
+    columns[:dimension] = True
+    columns[dimension + tags : dimension + tags + SLOTS * dimension] = True
+    return columns
+
+
 def audio_vector(listening: Listening) -> FloatArray:
     """Return `a` [A] of a recording; the layout is the module's docstring."""
     scale = np.float32(np.sqrt(len(listening.embedding)))

@@ -11,8 +11,10 @@ python -m soundpost.training.adiff --ship platform/soundpost/models/weights/adif
 Every step is seeded by its number: a run that was stopped goes on where it was, to the same weights.
 
 [open] in the paper, chosen here: AdamW, rates, steps, the share of position captioning, all in
-AdiffOptions; and, beside the loss of the answer, linear heads that say from V which events are in
-which audio and what was changed. They make learning faster, and are not shipped.
+AdiffOptions. A small language model that was never given a prefix makes little of one while it is
+frozen: keep stage 2 short over our own, and give stage 3 the steps. Beside the loss of the answer,
+linear heads say from V which events are in which audio and what was changed: they make learning
+faster, and are not shipped.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -36,6 +39,7 @@ from torch.nn import functional
 
 from soundpost.config import load_settings
 from soundpost.errors import InvalidValueError, ModelNotFoundError
+from soundpost.explain.audio_vector import learnt_columns
 from soundpost.models.adiff import Adiff, AdiffDimensions, new_adiff
 from soundpost.models.adiff_writer import read_adiff
 from soundpost.models.allocator import keep_freed_memory
@@ -48,14 +52,19 @@ from soundpost.models.language_model import (
     save_language_model,
 )
 from soundpost.training.adiff_batches import (
-    EDIT_KINDS,
-    EVENT_KEYS,
     KINDS,
     AdiffBatches,
     Batch,
     CaptionedRows,
     Shares,
     cut_to,
+)
+from soundpost.training.adiff_projection import (
+    EDIT_KINDS,
+    EVENT_KEYS,
+    Disturbance,
+    ProjectionOptions,
+    teach_projection,
 )
 from soundpost.training.adiff_rows import adiff_rows
 from soundpost.training.checkpoint import load_checkpoint, save_checkpoint
@@ -69,6 +78,8 @@ _SAVE_STEPS = 100
 _DEVELOP_STEPS = 250
 _DEVELOP_BATCHES = 3
 STAGES = (2, 3)
+# The logit of what is in about one of twenty.
+_RARE = -3.0
 
 
 @dataclass(frozen=True)
@@ -77,17 +88,20 @@ class AdiffOptions:
 
     batch: pairs a step of tier 1 (fewer of the longer tiers). rate: of the new parts at its height;
     language_rate: of the language model, in stage 3. auxiliary: the weight of the heads' loss.
-    noise: the deviation of what is added to audio vectors. half: calculate in bfloat16.
+    noise, hidden: how audio vectors are disturbed (`Disturbance`). projection_steps: of teaching
+    the projection before stage 2. half: calculate in bfloat16.
     """
 
     stage: int = 2
     steps: int = 1000
     batch: int = 64
     rate: float = 1e-3
-    language_rate: float = 2e-4
+    language_rate: float = 4e-4
     shares: Shares = field(default_factory=Shares)
-    auxiliary: float = 1.0
-    noise: float = 0.05
+    auxiliary: float = 0.1
+    noise: float = 0.1
+    hidden: float = 0.3
+    projection_steps: int = 2000
     seed: int = 0
     half: bool = True
     device: str = "cpu"
@@ -102,6 +116,9 @@ class AuxiliaryHeads(nn.Module):
         self.norm = nn.LayerNorm(shape.width)
         self.heard = nn.Linear(shape.width, len(EVENT_KEYS))
         self.edits = nn.Linear(shape.width, len(EDIT_KINDS))
+        for head in (self.heard, self.edits):
+            # Few of them are there: let that not be the first thing to learn.
+            nn.init.constant_(head.bias, _RARE)
 
     def forward(self, prefix: Tensor, batch: Batch) -> Tensor:
         """Return the loss of a batch; 0 where nothing is known of it."""
@@ -197,19 +214,23 @@ def train_stage(
     options: AdiffOptions,
     out: Path,
     encoders: Sequence[str] = (),
+    learnt: NDArray[np.bool_] | None = None,
 ) -> TrainedStage:
     """Train a stage, or go on with it, and save the model in half precision in its folder.
 
-    encoders: names and revisions of what made the audio vectors. Raises InvalidValueError for
+    encoders: names and revisions of what made the audio vectors. learnt: the columns [A] of these
+    vectors that an encoder learnt on the same clips, hidden now and then. Raises InvalidValueError for
     options that cannot be, OutputExistsError where `out` holds a stage with other options.
     """
     if options.stage not in STAGES:
         raise InvalidValueError(f"stage {options.stage}", "2 or 3")
     facts = {**asdict(options), "device": "", "dimensions": asdict(course.adiff.shape)}
     keep_options(out, f"stage{options.stage}.json", facts)
+    if options.stage == STAGES[0]:
+        _teach_projection(course, train, options, out, learnt)
     course.begin(options.stage)
     course.to(options.device)
-    run = _Run(course, train, develop, options, out)
+    run = _Run(course, train, develop, options, out, learnt)
     step_s = run.go()
     results = run.measure()
     course.to("cpu")
@@ -218,6 +239,18 @@ def train_stage(
     save_language_model(course.adiff, tokenizer, folder)
     save_file(course.heads.state_dict(), folder / "heads.safetensors")
     return TrainedStage(folder, results, step_s)
+
+
+def _teach_projection(
+    course: Course,
+    train: AdiffBatches,
+    options: AdiffOptions,
+    out: Path,
+    learnt: NDArray[np.bool_] | None,
+) -> None:
+    disturb = Disturbance(options.noise, options.hidden, learnt)
+    told = ProjectionOptions(steps=options.projection_steps, seed=options.seed)
+    teach_projection(course.adiff.projection, train.pairs, disturb, told, out)
 
 
 class _Run:
@@ -230,8 +263,10 @@ class _Run:
         develop: AdiffBatches | None,
         options: AdiffOptions,
         out: Path,
+        learnt: NDArray[np.bool_] | None = None,
     ) -> None:
         self.course, self.train, self.develop, self.options = course, train, develop, options
+        self.disturb = Disturbance(options.noise, options.hidden, learnt)
         self.checkpoint = out / f"stage{options.stage}.safetensors"
         self.log = out / f"stage{options.stage}.jsonl"
         positions = getattr(course.adiff.language_model.config, "max_position_embeddings", None)
@@ -267,7 +302,7 @@ class _Run:
         # The network's dropout draws from torch's own generator.
         torch.manual_seed(int(rng.integers(2**62)))
         self._set_mode()
-        batch = self.train.draw(rng, options.shares, options.noise)
+        batch = self.train.draw(rng, options.shares, self.disturb)
         losses = self._losses(batch)
         take_step(torch.stack(list(losses.values())).sum(), optimizer, trained)
         return {name: float(loss.detach()) for name, loss in losses.items()}
@@ -409,13 +444,15 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--encoder", default="compact", help="what embeds captions")
     parser.add_argument("--steps", type=int, default=default.steps)
     parser.add_argument("--batch", type=int, default=default.batch)
-    parser.add_argument("--rate", type=float, help="1e-3 in stage 2, 5e-4 in stage 3")
+    parser.add_argument("--rate", type=float, default=default.rate)
     parser.add_argument("--language-rate", type=float, default=default.language_rate)
     parser.add_argument("--captions", type=float, default=shares.captions)
     parser.add_argument("--texts", type=float, help="0.3 in stage 2, 0.1 in stage 3")
     parser.add_argument("--tiers", type=float, nargs=3, default=shares.tiers)
     parser.add_argument("--auxiliary", type=float, default=default.auxiliary)
     parser.add_argument("--noise", type=float, default=default.noise)
+    parser.add_argument("--hidden", type=float, default=default.hidden)
+    parser.add_argument("--projection-steps", type=int, default=default.projection_steps)
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--device", default=default.device)
@@ -436,11 +473,13 @@ def options_of(given: argparse.Namespace) -> AdiffOptions:
         stage=given.stage,
         steps=given.steps,
         batch=given.batch,
-        rate=given.rate or (1e-3 if first else 5e-4),
+        rate=given.rate,
         language_rate=given.language_rate,
         shares=Shares(captions, tuple(given.tiers), texts),
         auxiliary=given.auxiliary,
         noise=given.noise,
+        hidden=given.hidden,
+        projection_steps=given.projection_steps,
         seed=given.seed,
         half=not given.full_precision,
         device=given.device,
@@ -475,17 +514,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, pairs = options_of(given), join([load_pairs(folder) for folder in given.pairs])
     course, tokenizer = _started(given, pairs.vectors.shape[1])
     shape = course.adiff.shape
-    captioned = None
+    captioned, encoder = None, load_encoder(given.encoder)
     if options.shares.texts > 0:
-        encoder = load_encoder(given.encoder)
         captioned = read_captions(load_settings().data, encoder, given.out)
+    learnt = learnt_columns(encoder.spec.dimension, len(encoder.spec.tag_labels))
     train = AdiffBatches(pairs, captioned, tokenizer, shape, options.batch)
     develop = None
     if given.develop:
         apart = join([load_pairs(folder) for folder in given.develop])
         develop = AdiffBatches(apart, None, tokenizer, shape, options.batch)
     encoders = sorted({read_config(folder).encoder for folder in given.pairs})
-    done = train_stage(course, tokenizer, train, develop, options, given.out, encoders)
+    done = train_stage(course, tokenizer, train, develop, options, given.out, encoders, learnt)
     told = " ".join(f"{name} {value:.3f}" for name, value in done.develop.items())
     sys.stdout.write(f"{done.folder}: {done.step_s:.2f} s a step {told}\n")
 

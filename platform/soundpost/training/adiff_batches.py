@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from soundpost.explain.audio_vector import text_vector
-from soundpost.explain.lexicon import EVENTS
 from soundpost.models.adiff import AdiffDimensions, pad_prompt
 from soundpost.models.language_model import LanguageTokenizer
+from soundpost.training.adiff_projection import (
+    EDIT_KINDS,
+    EVENT_KEYS,
+    Disturbance,
+    events,
+    marks,
+)
 from soundpost.training.adiff_rows import AdiffRow
-from soundpost.training.pair_records import EditKind, Heard, PairRecord
+from soundpost.training.pair_records import PairRecord
 from soundpost.training.pair_store import PairSet
 from soundpost.training.pair_texts import PROMPTS, position_caption, reference
 
@@ -31,10 +37,9 @@ KINDS = (CAPTIONS, 1, 2, 3)
 # Of the pairs a step of tier 1, how many there are of each kind: about as many tokens.
 _SIZES = {CAPTIONS: 1.0, 1: 1.0, 2: 0.75, 3: 0.5}
 _SIZES_OF_TEXTS = {1: 0.75, 2: 0.5, 3: 0.2}
-EVENT_KEYS = tuple(EVENTS)
-EDIT_KINDS = tuple(EditKind)
 # The deviation of what is added to a text's unit vector, in each of its D dimensions, times sqrt(D).
 TEXT_NOISE = 0.3
+UNDISTURBED = Disturbance()
 
 
 @dataclass(frozen=True)
@@ -125,18 +130,22 @@ class AdiffBatches:
             tier: np.flatnonzero([row.tier == tier for row in rows]) for tier in KINDS[1:]
         }
 
-    def draw(self, rng: np.random.Generator, shares: Shares, noise: float = 0.0) -> Batch:
-        """Draw a batch; `noise` is the deviation of what is added to the vectors of recordings."""
+    def draw(
+        self, rng: np.random.Generator, shares: Shares, disturb: Disturbance = UNDISTURBED
+    ) -> Batch:
+        """Draw a batch; `disturb` is done to the vectors of recordings."""
         kind = int(rng.choice(KINDS, p=shares.kinds()))
         texts = rng.random() < shares.texts
         if texts and self.captioned is not None and kind != CAPTIONS:
             return self.of_texts(kind, rng)
-        return self.of_pairs(kind, rng, noise)
+        return self.of_pairs(kind, rng, disturb)
 
-    def of_pairs(self, kind: int, rng: np.random.Generator, noise: float = 0.0) -> Batch:
+    def of_pairs(
+        self, kind: int, rng: np.random.Generator, disturb: Disturbance = UNDISTURBED
+    ) -> Batch:
         """Draw a batch of pairs and one of KINDS."""
         count = max(1, round(self.size * _SIZES[kind]))
-        return self._batch(self._of_pairs(kind, count, rng, noise))
+        return self._batch(self._of_pairs(kind, count, rng, disturb))
 
     def of_texts(self, tier: int, rng: np.random.Generator) -> Batch:
         """Draw a batch of a tier with texts in place of audio; of pairs where there are none."""
@@ -147,13 +156,10 @@ class AdiffBatches:
         return self._batch([self._of_texts(captioned, tier, rng) for _ in range(count)])
 
     def _of_pairs(
-        self, kind: int, count: int, rng: np.random.Generator, noise: float
+        self, kind: int, count: int, rng: np.random.Generator, disturb: Disturbance
     ) -> list[Sample]:
         drawn = self.pairs.draw(rng, count)
-        firsts, seconds = (
-            rows + noise * rng.standard_normal(rows.shape, np.float32)
-            for rows in self.pairs.both(drawn)
-        )
+        firsts, seconds = (disturb(rows, rng) for rows in self.pairs.both(drawn))
         return [
             _sample(kind, first, second, pair.record, rng)
             for pair, first, second in zip(drawn, firsts, seconds, strict=True)
@@ -217,17 +223,9 @@ def _sample(
         prompt, answer = position_caption(record, int(rng.integers(1, 4)), rng)
     else:
         prompt, answer = _one_of(PROMPTS[kind], rng), reference(record, kind, rng)
-    edits = _marks(EDIT_KINDS, [edit.kind for edit in record.edits])
-    heard_1, heard_2 = (_events(heard) for heard in (record.heard_1, record.heard_2))
+    edits = marks(EDIT_KINDS, [edit.kind for edit in record.edits])
+    heard_1, heard_2 = (events(heard) for heard in (record.heard_1, record.heard_2))
     return Sample(first, second, prompt, answer, heard_1, heard_2, edits)
-
-
-def _events(heard: Sequence[Heard]) -> FloatArray:
-    return _marks(EVENT_KEYS, [one.what for one in heard])
-
-
-def _marks(known: Sequence[str], found: Sequence[str]) -> FloatArray:
-    return np.array([float(one in found) for one in known], np.float32)
 
 
 def _one_of(texts: Sequence[str], rng: np.random.Generator) -> str:

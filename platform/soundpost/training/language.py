@@ -1,7 +1,9 @@
 """Train the small language model that explanations are written with, and its words.
 
 It reads captions, differences between recordings as published, and reference texts of our own
-pairs (`training.pair_texts`), packed into rows with end-of-text between. Run as:
+pairs (`training.pair_texts`), packed into rows with end-of-text between. Half of the time what is
+heard in both recordings comes before what is said of them: so it learns to write of what it was
+given, which is what ADIFF's prefix needs of it. Run as:
 python -m soundpost.training.language --pairs runs/explain/pairs/train --out runs/explain/language
 """
 
@@ -45,7 +47,8 @@ _WARM_UP_STEPS = 30
 _REPORT_STEPS = 50
 _SAVE_STEPS = 100
 _TOKENIZER_TEXTS = 12_000
-_CAPTION_SHARE = 0.2
+_CAPTION_SHARE = 0.15
+_CONTEXT_SHARE = 0.5
 
 # A text drawn anew each time.
 Draw = Callable[[np.random.Generator], str]
@@ -103,7 +106,9 @@ class Corpus:
 
 def corpus(data: Path, records: Sequence[PairRecord], shares: Sequence[float]) -> Corpus:
     """Return what there is to read. Raises DataMissingError."""
-    explained = [row.answer for row in adiff_rows(data, "train")]
+    rows = adiff_rows(data, "train")
+    explained = [row.answer for row in rows]
+    explained += [f"{row.caption_1}\n{row.caption_2}\n{row.answer}" for row in rows]
     spoken = captions(data) + entailments(data)
 
     def referred(rng: np.random.Generator) -> str:
@@ -117,12 +122,16 @@ def _from(texts: Sequence[str]) -> Draw:
 
 
 def reference_text(records: Sequence[PairRecord], rng: np.random.Generator) -> str:
-    """Draw a record, which audio is the first, and what is said of it."""
+    """Draw a record, which audio is the first, and what is said of it, half of the time with more."""
     record = records[int(rng.integers(len(records)))]
     record = record.reversed() if rng.random() < 0.5 else record
     if rng.random() < _CAPTION_SHARE:
         return position_caption(record, int(rng.integers(1, 4)), rng)[1]
-    return reference(record, int(rng.integers(1, 4)), rng)
+    tiers = rng.permutation(3)[: int(rng.integers(1, 3))] + 1
+    parts = [reference(record, int(tier), rng) for tier in tiers]
+    if rng.random() < _CONTEXT_SHARE:
+        parts.insert(0, position_caption(record, 3, rng)[1])
+    return "\n".join(parts)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> LanguageTokenizer:
