@@ -81,9 +81,9 @@ class Outcome:
     watched: int
     prepared: tuple[PreparedHere, ...]
     passed: tuple[NoticedChange, ...]
-    explained: int
     delivered: int
     waiting: tuple[Waiting, ...]
+    explained: int = 0
 
 
 def watch_here(
@@ -110,7 +110,7 @@ def watch_here(
     with tools.store.reading() as session:
         told = tuple(_told(session, change) for change in passed)
     delivered = _tell(tools, courier)
-    return Outcome(watched, tuple(prepared), told, explained, delivered, _left(tools, wanted))
+    return Outcome(watched, tuple(prepared), told, delivered, _left(tools, wanted), explained)
 
 
 def _sources(tools: WatchTools, name: str | None) -> list[int]:
