@@ -47,6 +47,7 @@ from soundpost.training.pair_records import Edit, EditKind, Heard, PairRecord
 from soundpost.training.pair_store import PairSet
 from soundpost.training.pairs import Pair
 
+DOCS = Path(__file__).parents[2] / "docs"
 KEYS = tuple(EVENTS)[:4]
 WIDTH, LANGUAGE_WIDTH, WORDS = 24, 32, 500
 SIZE = {
@@ -356,8 +357,11 @@ def test_the_command_trains_both_stages(
 
 
 def test_the_command_for_the_size_of_the_paper(on_disk: Path) -> None:
-    """The same command as in the documentation, with its numbers smaller."""
-    sizes = {**SIZE, "mapper_layers": 4, "cross_layers": 4, "dropout": 0.5}
+    text = (DOCS / "training-explanations.md").read_text(encoding="utf-8")
+    told = json.loads(text.partition("--size '")[2].partition("'")[0])
+    assert shipped_shape(768, 768, **told) == AdiffDimensions()
+    # The same command with smaller numbers.
+    sizes = {**told, **SIZE, "mapper_layers": 4, "cross_layers": 4}
     run_command(on_disk, "--stage", "2", "--size", json.dumps(sizes), "--auxiliary", "0")
     assert (on_disk / "out" / "stage2" / "model.safetensors").is_file()
 

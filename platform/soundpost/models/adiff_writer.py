@@ -68,11 +68,8 @@ class BannedPhrases:
         self.tokenizer = tokenizer
         cleaned = [" ".join(phrase.lower().split()) for phrase in phrases]
         self.phrases = [phrase for phrase in dict.fromkeys(cleaned) if phrase]
-        self._whole = re.compile(
-            r"(?<!\w)(?:" + "|".join(re.escape(phrase) for phrase in self.phrases) + ")",
-            re.IGNORECASE,
-        )
-        self._longest = max((len(phrase) for phrase in self.phrases), default=0)
+        spaced = [re.escape(phrase).replace(r"\ ", r"\s+") for phrase in self.phrases]
+        self._whole = re.compile(rf"(?<!\w)(?:{'|'.join(spaced)})", re.IGNORECASE)
         self._starts = [(phrase.rpartition(" ")[0], self._first(phrase)) for phrase in self.phrases]
 
     def __bool__(self) -> bool:
@@ -98,12 +95,10 @@ class BannedPhrases:
             for token in tokens
         ]
 
-    def finished(self, text: str, token: int) -> bool:
-        """Say whether a token after a text would finish a phrase."""
-        more = self.tokenizer.decode([token])
-        # One character before it, so that the start of a word is seen as such.
-        kept = max(0, len(text) - self._longest - 1)
-        return bool(self._whole.search(text[kept:] + more))
+    def finished(self, ids: Sequence[int]) -> bool:
+        """Say whether a phrase is in the text of ids."""
+        # All of it anew: a token may be half of a character that the one before began.
+        return bool(self._whole.search(self.tokenizer.decode(ids)))
 
 
 @dataclass
@@ -133,7 +128,7 @@ class _Row:
         left[self.banned.beginnings(text)] = 0.0
         while float(left.max()) > 0.0:
             token = _draw(left, self.generator)
-            if token == tokenizer.end or not self.banned.finished(text, token):
+            if token == tokenizer.end or not self.banned.finished([*self.ids, token]):
                 return token
             left[token] = 0.0
         return tokenizer.end
