@@ -18,7 +18,7 @@ from soundpost.archive.plan import IngestOptions
 from soundpost.config import Settings
 from soundpost.errors import AudioStoreError, BrokenCheckpointError
 from soundpost.explain.caption import FixedCaptioner
-from soundpost.explain.difference import DifferenceExplainer
+from soundpost.explain.difference import DifferenceExplainer, FixedWriter
 from soundpost.jobs import JobQueue, NoSender, caption_key
 from soundpost.models.placeholder import ToneEncoder
 from soundpost.monitoring.feedback import explain_findings, tell_and_learn
@@ -132,6 +132,27 @@ def test_a_finding_is_explained_with_its_claims_in_one_transaction(explained: Ex
     assert {claim["tier"] for claim in found.claims} == {1, 2, 3}
     assert all(claim["verdict"] != "contradicted" for claim in found.claims)
     assert any("louder" in document["tiers"][tier]["text"] for tier in "123")
+
+
+def test_who_wrote_it_is_kept_and_what_was_taken_back(explained: Explained) -> None:
+    finding_id = explained.open_incident()
+    texts = {tier: ["Audio 2 is softer.", "Audio 2 is louder."] for tier in (1, 2, 3)}
+    explainer = DifferenceExplainer(explained.encoder, FixedWriter(texts))
+    (job_id,) = explained.waiting()
+    assert explain(replace(explained.tools, explainer=lambda: explainer), job_id)
+    document = explained.finding(finding_id).explanation
+    assert document is not None
+    assert (document["model"], document["revision"]) == ("fixed", "1")
+    told = document["tiers"]["1"]
+    assert (told["text"], told["written_by"], told["attempts"]) == (
+        "Audio 2 is louder.",
+        "model",
+        2,
+    )
+    assert any("softer" in quote for quote in told["excluded"])
+    with explained.store.reading() as session:
+        stored = session.scalars(select(StoredExplanation)).one()
+        assert (stored.model, stored.revision) == ("fixed", "1")
 
 
 def test_messages_may_come_twice_and_incidents_may_be_asked_about_again(
@@ -267,7 +288,7 @@ def test_a_recording_is_put_into_words_once(explained: Explained) -> None:
     with explained.store.session() as session:
         found = captions.of_recording(session, 1)
         again = explained.queue.caption(session, 1, explained.source_id).id
-    assert [row.text for row in found][0] == "a pump hums"
+    assert found[0].text == "a pump hums"
     assert {row.place for row in found} <= {1, 2, 3}
     assert (found[0].captioner, found[0].revision) == ("fixed", "1")
     assert found[0].similarity is not None
