@@ -116,7 +116,7 @@ train-explain: explain-pairs ## Train what explains and captions, and put it int
 		$(EXPLAIN)/captions/measured --ship platform/soundpost/models/weights/dac
 
 .PHONY: explain-pairs
-explain-pairs: runs/measured/model.safetensors
+explain-pairs: runs/measured/model.safetensors ## Make the pairs that explanations are trained on
 	$(BIN)/python -m soundpost.training.pair_store --encoder compact --groups $(EXPLAIN_GROUPS) \
 		--processes 2 --out $(EXPLAIN)/pairs/train-shipped
 	$(BIN)/python -m soundpost.training.pair_store --encoder runs/measured --groups $(EXPLAIN_GROUPS) \

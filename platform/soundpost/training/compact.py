@@ -207,7 +207,8 @@ class Student:
     def _taught(self, waves: Tensor, output: AudioOutput) -> Tensor:
         """Return the teacher's tag probabilities [B, P, C]; a frozen body is the teacher itself."""
         if not output.patch_logits.requires_grad:
-            return output.patch_logits.sigmoid()
+            heard: Tensor = output.patch_logits.sigmoid()
+            return heard
         with torch.inference_mode():
             heard = self.teacher(waves).patch_logits.sigmoid()
         return heard.clone()
