@@ -143,6 +143,18 @@ def test_each_audio_has_its_own_place(model: Adiff) -> None:
     assert not torch.allclose(there, back, atol=1e-4)
 
 
+def test_contrast_tells_which_of_the_two_has_more() -> None:
+    shape = replace(SHAPE, contrast_tokens=2, cross_projection=False)
+    model = nn.Module.eval(new_adiff(shape, language_models()["gpt2"], {}))
+    assert model.contrast in model.new_parts()
+    first, second, prompts, *_ = batch()
+    there, back = model.prefix(first, second, prompts), model.prefix(second, first, prompts)
+    assert there.shape[1] == shape.prefix_tokens == 11
+    torch.testing.assert_close(there[:, 7:9], -back[:, 7:9])
+    same = model.prefix(first, first, prompts)[:, 7:9]
+    torch.testing.assert_close(same, torch.zeros_like(same))
+
+
 def test_the_ablations_change_what_is_there() -> None:
     language = language_models()["gpt2"]
     first, second, prompts, *_ = batch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,7 @@ SIZE = {
     "audio_tokens": 2,
     "prompt_tokens": 6,
     "text_tokens": 2,
+    "contrast_tokens": 2,
     "mapper_layers": 1,
     "mapper_heads": 2,
     "cross_layers": 1,
@@ -204,10 +206,10 @@ def test_it_learns_its_pairs_by_heart(
 
     monkeypatch.setattr(adiff_batches, "reference", told)
     course = begin_course(language, shape_of(), 0)
-    batches = AdiffBatches(pair_set(), None, language.tokenizer, course.adiff.shape, 16)
+    batches = AdiffBatches(pair_set(), None, language.tokenizer, course.adiff.shape, 12)
     shares = Shares(captions=0.0, tiers=(1.0, 0.0, 0.0), texts=0.0)
     options = replace(
-        OPTIONS, stage=3, steps=150, rate=5e-3, language_rate=5e-3, shares=shares, noise=0.0
+        OPTIONS, stage=3, steps=250, rate=8e-3, language_rate=8e-3, shares=shares, noise=0.0
     )
     train_stage(course, language.tokenizer, batches, None, options, tmp_path)
     writer = AdiffWriter(course.adiff, language.tokenizer, "adiff", "test")
@@ -342,12 +344,13 @@ def run_command(folder: Path, *more: str) -> None:
         ([], {}),
         (["--without-cross-projection"], {"cross_projection": False}),
         (["--without-separator"], {"separator": False}),
+        (["--without-contrast"], {"contrast_tokens": 0}),
     ],
 )
 def test_the_command_trains_both_stages(
-    on_disk: Path, switches: list[str], differs: dict[str, bool]
+    on_disk: Path, switches: list[str], differs: dict[str, Any]
 ) -> None:
-    small = json.dumps(SIZE)
+    small = json.dumps({name: value for name, value in SIZE.items() if name not in differs})
     run_command(on_disk, "--stage", "2", "--size", small, "--develop", "dev", *switches)
     run_command(on_disk, "--stage", "3", "--full-precision")
     training.main(["--out", str(on_disk / "out"), "--ship", str(on_disk / "shipped")])

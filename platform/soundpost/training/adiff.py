@@ -113,6 +113,10 @@ class AuxiliaryHeads(nn.Module):
     def __init__(self, shape: AdiffDimensions) -> None:
         super().__init__()
         self.tokens, self.second = shape.audio_tokens, shape.audio_tokens + int(shape.separator)
+        # What was changed is read where both were compared, if there is such a place.
+        after = self.second + self.tokens
+        there = slice(after, after + shape.contrast_tokens)
+        self.compared = there if shape.contrast_tokens else slice(None)
         self.norm = nn.LayerNorm(shape.width)
         self.heard = nn.Linear(shape.width, len(EVENT_KEYS))
         self.edits = nn.Linear(shape.width, len(EDIT_KINDS))
@@ -122,7 +126,7 @@ class AuxiliaryHeads(nn.Module):
 
     def forward(self, prefix: Tensor, batch: Batch) -> Tensor:
         """Return the loss of a batch; 0 where nothing is known of it."""
-        mean = self.norm(prefix.mean(1))
+        mean = self.norm(prefix[:, self.compared].mean(1))
         first = self.norm(prefix[:, : self.tokens].mean(1))
         second = self.norm(prefix[:, self.second : self.second + self.tokens].mean(1))
         return (
@@ -353,6 +357,7 @@ def shipped_shape(audio_width: int, width: int, **changed: Any) -> AdiffDimensio
         "audio_tokens": 10,
         "prompt_tokens": 16,
         "text_tokens": 10,
+        "contrast_tokens": 10,
         "mapper_layers": 2,
         "mapper_heads": 4,
         "cross_layers": 3,
@@ -457,6 +462,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--device", default=default.device)
     parser.add_argument("--full-precision", action="store_true", help="float32 instead of bfloat16")
+    parser.add_argument("--without-contrast", action="store_true", help="as in the paper")
     parser.add_argument("--without-cross-projection", action="store_true")
     parser.add_argument("--without-separator", action="store_true")
     parser.add_argument("--without-position-captioning", action="store_true")
@@ -491,7 +497,8 @@ def _started(given: argparse.Namespace, audio_width: int) -> tuple[Course, Langu
     if given.stage != STAGES[0]:
         return continue_course(given.out)
     language = load_language_model(given.language)
-    switches = {
+    switches: dict[str, Any] = {
+        **({"contrast_tokens": 0} if given.without_contrast else {}),
         "separator": not given.without_separator,
         "cross_projection": not given.without_cross_projection,
     }
