@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
@@ -22,6 +23,7 @@ from soundpost.training.compact import (
     parameter_groups,
     retrieval_loss,
     scene_texts,
+    sentence_encoder,
     targets,
 )
 from soundpost.training.data import captions, is_held_out, load_clips, load_waves
@@ -210,6 +212,29 @@ def test_a_frozen_body_is_trained_by_no_group() -> None:
     freeze_body(model)
     assert not body & trained()
     assert trained()
+
+
+def test_a_sentence_encoder_is_the_same_from_its_distilling_and_from_an_encoder(
+    tmp_path: Path,
+) -> None:
+    config = CompactConfig(tag_labels=("dog", "cat"), vocabulary=50)
+    model = CompactModel(config)
+    for folder, name in (("distilled", "text"), ("encoder", "model")):
+        (tmp_path / folder).mkdir()
+        prefix = "model." if name == "text" else "text."
+        tensors = {prefix + key: value for key, value in model.text.state_dict().items()}
+        save_file(tensors | {"step": torch.zeros(1)}, tmp_path / folder / f"{name}.safetensors")
+    distilled = sentence_encoder(tmp_path / "distilled")
+    again = sentence_encoder(tmp_path / "encoder")
+    assert distilled.keys() == again.keys()
+    assert all(torch.equal(distilled[name], again[name]) for name in again)
+    assert not any(name.startswith(("project", "refine")) for name in again)
+    other = CompactModel(config)
+    other.text.load_state_dict(again, strict=False)
+    ids, mask = torch.arange(1, 7)[None], torch.ones(1, 6, dtype=torch.bool)
+    for tower in (model.text, other.text):
+        nn.Module.eval(tower)
+    assert torch.equal(model.text.sentence(ids, mask), other.text.sentence(ids, mask))
 
 
 def test_student_begins_with_the_tags_of_its_teacher() -> None:
