@@ -58,6 +58,7 @@ _REPORT_STEPS = 100
 _SAVE_STEPS = 100
 _FITTED_TO = 4_096
 _TEACHING_BATCH = 32
+_STEPS = ("latent_steps", "twin_steps", "dac_steps")
 _TAUGHT_NUCLEUS = 0.7
 
 Loss = Callable[[np.random.Generator, torch.Generator], dict[str, Tensor]]
@@ -84,15 +85,15 @@ class CaptionOptions:
     rate: float = 1e-3
     from_twin: bool = True
     texts: float = 0.4
-    taught: float = 0.5
+    taught: float = 0.85
     taught_texts: int = 6_000
     taught_draws: int = 3
     noise: float = 0.02
     dropped: float = 0.1
     self_conditioned: float = 0.5
-    last: float = 0.4
+    last: float = 0.6
     calm: float = 0.4
-    words: float = 0.5
+    words: float = 1.0
     masked: float = 0.15
     lengths: str = "predicted"
     vocabulary: int = 3_500
@@ -444,7 +445,7 @@ def main() -> None:
     parser.add_argument("--twin", action="store_true", help="train only the twin")
     parser.add_argument("--half", action="store_true", help="compute in bfloat16")
     parser.add_argument("--ship", type=Path, help="write the trained DAC and its card here, too")
-    for name in ("latent_steps", "twin_steps", "dac_steps", "batch", "seed"):
+    for name in (*_STEPS, "batch", "seed", "taught_texts", "taught_draws"):
         kind = getattr(CaptionOptions, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=kind)
     chosen = vars(parser.parse_args())
