@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +31,7 @@ AT_LEAST = {
     "right audio, of those named": 0.95,
     f"silent, {SAME}": 0.98,
     f"silent, {AGAIN}": 0.98,
+    "swap: the same claims turned round": 0.95,
     "swap: share of claims mirrored": 0.95,
 }
 AT_MOST = {"invented claims an explanation": 0.10}
@@ -63,6 +64,11 @@ def cell(estimate: Estimate | None) -> str:
     return "-" if estimate is None else str(estimate)
 
 
+def _cell_of(way: Way, name: str, measures: Mapping[str, Estimate | None]) -> str:
+    # What measurements say was measured: there are no verdicts on it.
+    return "-" if way.method == MEASURED and name in VERDICTS else cell(measures[name])
+
+
 @dataclass(frozen=True)
 class Tables:
     """All tables of pairs."""
@@ -90,19 +96,19 @@ class Tables:
         edited = sum(outcome.pair.edited for outcome in self.outcomes)
         lines = ["### Tier 1", "", f"{edited} pairs with a known difference, "]
         lines[-1] += f"{len(self.outcomes) - edited} without."
-        return [*lines, "", *self._measures(ways, marked=True)]
+        return [*lines, "", *self._measures(ways)]
 
-    def _measures(self, ways: Sequence[Way], marked: bool) -> list[str]:
+    def _measures(self, ways: Sequence[Way]) -> list[str]:
         found = [self.scores(way).measures() for way in ways]
-        header = ["", *(way.method for way in ways), *(["mark, after checking"] if marked else [])]
+        header = ["", *(way.method for way in ways), "mark, after checking"]
         checked = next((m for way, m in zip(ways, found, strict=True) if way.method == CHECKED), {})
         rows = []
         for name in found[0] if found else ():
-            row = [name, *(cell(measures[name]) for measures in found)]
+            cells = [_cell_of(way, name, m) for way, m in zip(ways, found, strict=True)]
             estimate = checked.get(name)
-            if marked:
-                row.append("" if estimate is None else held(name, estimate.mean))
-            rows.append(row)
+            mark = "" if estimate is None else held(name, estimate.mean)
+            if any(one != "-" for one in cells):
+                rows.append([name, *cells, mark])
         return markdown(header, rows)
 
     def tiers(self) -> list[str]:
@@ -113,7 +119,7 @@ class Tables:
             if ways:
                 told = sum(ways[0] in outcome.told for outcome in self.outcomes)
                 lines += [f"### Tier {tier}", "", f"{told} of the pairs.", ""]
-                lines += self._measures(ways, marked=True)
+                lines += self._measures(ways)
         return lines
 
     def by_kind(self) -> list[str]:
@@ -190,7 +196,3 @@ def references_of(outcome: Outcome, tier: int) -> list[str]:
     record = outcome.pair.record
     rng = np.random.default_rng([_SEED, tier, record.seed, *record.places])
     return [reference(record, tier, rng) for _ in range(REFERENCES)]
-
-
-Part = Callable[[Tables], list[str]]
-__all__ = ["AGAIN", "CHECKED", "MEASURED", "SAME", "Part", "Tables", "held", "markdown"]
