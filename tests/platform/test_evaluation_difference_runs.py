@@ -42,6 +42,7 @@ from soundpost.training.pairs import make_group
 
 FloatArray = NDArray[np.float32]
 
+_LOUDER = "Audio 2 is clearly louder than audio 1."
 _LABELS = ("dog", "cat", "siren", "rain", "church_bells", "crow")
 
 
@@ -214,8 +215,8 @@ def test_records_are_said_in_words() -> None:
     assert heard_words(heard) == "dog 1.0 to 2.0 s, -20 dBFS, 2 times"
 
 
-class SaysDog(CountingWriter):
-    """Says the same of every pair: audio 2 has a dog."""
+class SaysLouder(CountingWriter):
+    """Says the same of every pair: audio 2 is louder."""
 
     def write(
         self,
@@ -227,25 +228,24 @@ class SaysDog(CountingWriter):
         seed: int | None = None,
     ) -> list[Written]:
         self.asked += len(tiers)
-        return [Written("Only audio 2 has a dog.", ()) for _ in tiers]
+        return [Written(_LOUDER, ()) for _ in tiers]
 
 
 def test_pairs_are_told_in_every_way_and_equal_ones_without_the_network() -> None:
     times = np.arange(3 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     loud = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)
     pairs = [(loud, loud), (loud, 0.05 * loud)]
-    writer = SaysDog()
-    teller = Teller(ToneEncoder(), writer)
+    teller = Teller(ToneEncoder(), SaysLouder())
     (same, _), (softer, summary) = teller.tell(pairs, [(1,), (1, 3)])
     both = {Way(m, 1, turned) for m in METHODS for turned in (False, True)}
     assert set(same) == both
     assert set(softer) == both | {Way(m, 3) for m in METHODS}
-    assert same[Way(UNCHECKED, 1)].text == "Only audio 2 has a dog."
+    assert same[Way(UNCHECKED, 1)].text == _LOUDER
     # What cannot be told apart is never put to the network.
     assert same[Way(CHECKED, 1)].attempts == 0
     assert silent([one.claim for one in same[Way(CHECKED, 1)].claims])
     assert softer[Way(CHECKED, 1)].attempts > 0
     assert "dB" in summary
-    # An encoder that hears tones alone hears no dog: measurements have the word.
+    # It is softer, and the network says nothing else: measurements have the word.
     assert softer[Way(CHECKED, 1)].fell_back
     assert [c.claim.change for c in softer[Way(MEASURED, 1)].claims][:1] == [-1]
