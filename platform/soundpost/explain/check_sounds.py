@@ -7,19 +7,22 @@ from typing import Final
 from soundpost.explain.claims import Claim
 from soundpost.explain.compared import Comparison, noise_change_db
 from soundpost.explain.judging import Limits, named, not_measurable
+from soundpost.explain.nothing import frame_difference
 from soundpost.explain.profile import BAND_EDGES_HZ, FLOOR_DBFS
 from soundpost.explain.verdict import Checked, Verdict
 
 # Side by side 1 dB is about what people notice.
 LEVEL: Final = Limits(clear=1.0, least=0.5, same=1.0)
 # Of one sound among others: what else is heard at the time pulls the level either way.
-SOUND_LEVEL: Final = Limits(clear=1.5, least=-1.0, same=2.0)
+SOUND_LEVEL: Final = Limits(clear=1.5, least=-1.5, same=2.0)
 # A band against the other two: other edits move the balance by 4 dB in a quarter of the pairs.
 BAND: Final = Limits(clear=3.0, least=0.5, same=2.0)
-# Rooms of 0.6 s and more fill the falls behind loud moments by 5 dB and more in nine of ten pairs.
-FALLS: Final = Limits(clear=3.0, least=0.4, same=1.5)
+# Rooms of 0.6 s and more fill the falls behind loud moments by 3 dB and more in nine of ten pairs.
+FALLS: Final = Limits(clear=3.0, least=0.5, same=1.5)
+# With frames so far apart the sounds themselves are others. A room alone puts them 0.2 to 0.55 apart.
+OTHER_SOUNDS: Final = 0.5
 # The smaller of: rise of the floor, and its rise against the peaks.
-NOISE: Final = Limits(clear=3.0, least=0.3, same=1.5)
+NOISE: Final = Limits(clear=3.0, least=1.0, same=1.5)
 
 
 def check_level(claim: Claim, compared: Comparison) -> Checked:
@@ -58,6 +61,8 @@ def check_reverb(claim: Claim, compared: Comparison) -> Checked:
     falls = compared.falls_db()
     if falls is None:
         return not_measurable(claim, "the recordings are too short to hear sounds die away")
+    if frame_difference(*compared.both) > OTHER_SOUNDS:
+        return not_measurable(claim, "other sounds die away in another way")
     first, second = falls
     measurement = {"fall_1_db": first, "fall_2_db": second}
     reason = (
@@ -71,7 +76,7 @@ def check_noise(claim: Claim, compared: Comparison) -> Checked:
     """Check whether the quietest moments are louder in all bands, and more so than the loudest."""
     change_db = noise_change_db(*compared.both)
     if change_db is None:
-        return not_measurable(claim, "neither recording has quiet moments to hear noise in")
+        return not_measurable(claim, "the noise between the sounds cannot be told from them")
     rise_db, relative_db = compared.noise_db()
     measurement = {"floor_change_db": rise_db, "floor_change_against_peaks_db": relative_db}
     reason = (

@@ -20,7 +20,7 @@ ACTIVE: Final = Limits(clear=0.25, least=0.0, same=0.2)
 RATE: Final = Limits(clear=0.15, least=-0.15, same=0.08)
 SEMITONES: Final = Limits(clear=0.75, least=-0.75, same=0.75)
 # Spectra that fit so well without a shift have not moved.
-UNMOVED_LIKENESS: Final = 0.93
+UNMOVED_LIKENESS: Final = 0.98
 # What turns faster is higher: their pace is too quick to be counted.
 TURNING: Final = frozenset(
     {"motor", "fan", "engine", "drone", "helicopter", "drilling", "chainsaw"}
@@ -53,9 +53,12 @@ def check_count(claim: Claim, compared: Comparison) -> Checked:
 
 
 def _agreed(first: Verdict, second: Verdict) -> Verdict:
-    """Return what two witnesses say where neither speaks against it; else not measurable."""
-    said = {first, second} - {Verdict.NOT_MEASURABLE}
-    return said.pop() if len(said) == 1 else Verdict.NOT_MEASURABLE
+    """Support where one of two witnesses does and the other does not speak against it; contradict
+    only where both do."""
+    if Verdict.SUPPORTED in (first, second) and Verdict.CONTRADICTED not in (first, second):
+        return Verdict.SUPPORTED
+    both = first is second is Verdict.CONTRADICTED
+    return Verdict.CONTRADICTED if both else Verdict.NOT_MEASURABLE
 
 
 def check_rate(claim: Claim, compared: Comparison) -> Checked:

@@ -41,9 +41,11 @@ _ACTIVE_RANGE_DB: Final = 6.0
 _MOST_SHIFT_OCTAVES: Final = 10.0 / 12.0
 _SHIFT_GAIN: Final = 0.05
 _CONTRAST_BANDS: Final = 13
-_LEAST_PULSE: Final = 0.3
+# Weaker pulses are as often those of something else.
+_LEAST_PULSE: Final = 0.45
 _FALL_S: Final = 0.4
 _LEAST_PAUSE_DB: Final = 6.0
+_DISAGREEING_DB: Final = 1.0
 _LOUD_DB: Final = 6.0
 
 
@@ -195,7 +197,7 @@ def noise_db(first: Listening, second: Listening) -> tuple[float, float]:
         np.quantile(np.maximum(one.profile.fine_dbfs, FLOOR_DBFS + 10.0), 0.1, axis=0)
         for one in both
     ]
-    peaks = [float(np.quantile(one.profile.a_level_dbfs, 0.95)) for one in both]
+    peaks = [float(np.quantile(one.profile.a_level_dbfs, 0.99)) for one in both]
     rise = float(np.mean(floors[1] - floors[0]))
     return rise, rise - (peaks[1] - peaks[0])
 
@@ -203,7 +205,8 @@ def noise_db(first: Listening, second: Listening) -> tuple[float, float]:
 def noise_change_db(first: Listening, second: Listening) -> float | None:
     """Return the smaller of the floor's two rises where they agree in sign, else 0.
 
-    None where neither recording has quiet moments: a steady sound cannot be told from noise.
+    None where neither recording has quiet moments, for a steady sound cannot be told from noise, and
+    where the rises plainly disagree: then what is heard changed with the floor.
     """
     spreads = [
         float(np.quantile(one.profile.a_level_dbfs, 0.95)) - one.profile.noise_floor_dbfs
@@ -212,7 +215,10 @@ def noise_change_db(first: Listening, second: Listening) -> float | None:
     if max(spreads) < _LEAST_PAUSE_DB:
         return None
     rise_db, relative_db = noise_db(first, second)
-    return min(rise_db, relative_db, key=abs) if rise_db * relative_db > 0.0 else 0.0
+    smaller_db = min(rise_db, relative_db, key=abs)
+    if rise_db * relative_db > 0.0:
+        return smaller_db
+    return None if abs(smaller_db) >= _DISAGREEING_DB else 0.0
 
 
 def falls_db(first: Listening, second: Listening) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ from soundpost.errors import ExplainerMismatchError, ExplainerNotFoundError
 from soundpost.explain.audio_vector import audio_vector, width
 from soundpost.explain.check import check
 from soundpost.explain.check_events import UNHEARD
-from soundpost.explain.claims import Attribute, parse
+from soundpost.explain.claims import Attribute, Claim, parse
 from soundpost.explain.ear import ear_of
 from soundpost.explain.excerpts import Excerpt, check_excerpt, choose
 from soundpost.explain.explanation import BY_MEASUREMENTS, BY_MODEL, Explanation, TierText
@@ -53,6 +54,9 @@ LEAST_SURE: Final = 0.0
 MEASURED_NAME: Final = "measurements"
 MEASURED_REVISION: Final = "1"
 
+# A quote of fewer words is a name, which may be right in another place.
+_TELLING_WORDS: Final = 3
+_CLAUSE_END = re.compile(r"[.!?;,](?=\s|$)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -170,10 +174,9 @@ class _Drafting:
         for one, text in zip(tiers, written, strict=True):
             draft = self._checked(text)
             one.drafts.append(draft)
-            one.excluded += [claim.claim.quote for claim in draft.wrong]
-            self._banned |= dict.fromkeys(
-                phrase for claim in draft.wrong for phrase in self._phrases(claim)
-            )
+            one.excluded += [_clause(draft.text, claim.claim) for claim in draft.wrong]
+            phrases = (self._phrases(claim, draft.text) for claim in draft.wrong)
+            self._banned |= dict.fromkeys(chain.from_iterable(phrases))
 
     def _checked(self, written: WrittenText) -> _Draft:
         claims = check(parse(written.text), *self._heard, self._encoder)
@@ -186,9 +189,9 @@ class _Drafting:
         unsure = written.probability(one.claim.start, one.claim.end) < LEAST_SURE
         return unsure and one.verdict is Verdict.NOT_MEASURABLE
 
-    def _phrases(self, wrong: Checked) -> Iterator[str]:
+    def _phrases(self, wrong: Checked, text: str) -> Iterator[str]:
         """What must not be written again: the words, and the name of a sound that is not there."""
-        yield wrong.claim.quote
+        yield _clause(text, wrong.claim)
         event = event_of(wrong.claim.what or "")
         if wrong.claim.attribute is Attribute.EVENT and event is not None:
             ear = ear_of(self._encoder)
@@ -220,6 +223,19 @@ class _Drafting:
         wrong = tuple(one for one in claims if one.verdict is Verdict.CONTRADICTED)
         rest = _Draft(text, claims, wrong)
         return rest if rest.stands and _supported(rest) else None
+
+
+def _clause(text: str, claim: Claim) -> str:
+    """Return the words of a claim up to the end of their clause: in which audio, than in which.
+
+    Where the quote is but a name, from the beginning of the clause.
+    """
+    end = _CLAUSE_END.search(text, claim.end)
+    stop = end.start() if end else len(text)
+    begun = [match.end() for match in _CLAUSE_END.finditer(text, 0, claim.start)]
+    named = len(claim.quote.split()) < _TELLING_WORDS
+    start = begun[-1] if named and begun else 0 if named else claim.start
+    return text[start:stop].strip()
 
 
 def _supported(draft: _Draft) -> int:
