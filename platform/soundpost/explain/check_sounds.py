@@ -18,7 +18,7 @@ SOUND_LEVEL: Final = Limits(clear=1.5, least=-1.5, same=2.0)
 # A band against the other two: other edits move the balance by 4 dB in a quarter of the pairs.
 BAND: Final = Limits(clear=3.0, least=0.5, same=2.0)
 # Rooms of 0.6 s and more fill the falls behind loud moments by 3 dB and more in nine of ten pairs.
-FALLS: Final = Limits(clear=3.0, least=0.5, same=1.5)
+FALLS: Final = Limits(clear=2.5, least=0.5, same=1.0)
 # With frames so far apart the sounds themselves are others. A room alone puts them 0.2 to 0.55 apart.
 OTHER_SOUNDS: Final = 0.5
 # The smaller of: rise of the floor, and its rise against the peaks.

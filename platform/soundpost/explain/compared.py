@@ -47,6 +47,7 @@ _FALL_S: Final = 0.4
 _LEAST_PAUSE_DB: Final = 6.0
 _DISAGREEING_DB: Final = 1.0
 _LOUD_DB: Final = 6.0
+_BAND_RANGE_DB: Final = 25.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,12 +223,25 @@ def noise_change_db(first: Listening, second: Listening) -> float | None:
 
 
 def falls_db(first: Listening, second: Listening) -> tuple[float, float] | None:
-    """Return how far levels fall within 0.4 s behind loud moments, over the same floor."""
-    levels = [_below_peak(one.profile.a_level_dbfs) for one in (first, second)]
-    # The floor of the noisier one: noise fills pauses too, but is no room.
-    floor = max(float(np.quantile(level, 0.02)) for level in levels)
-    falls = [_fall_db(np.maximum(level, floor)) for level in levels]
-    return None if falls[0] is None or falls[1] is None else (falls[0], falls[1])
+    """Return how far levels fall within 0.4 s behind loud moments, in the mean of the bands."""
+    levels = [_below_peak(one.profile.fast_dbfs) for one in (first, second)]
+    falls = [
+        (one, other)
+        for band in _common_bands(first, second)
+        if (one := _fall_db(levels[0][:, band], levels[1][:, band])) is not None
+        and (other := _fall_db(levels[1][:, band], levels[0][:, band])) is not None
+    ]
+    if not falls:
+        return None
+    means = np.mean(falls, axis=0)
+    return float(means[0]), float(means[1])
+
+
+def _common_bands(first: Listening, second: Listening) -> NDArray[np.intp]:
+    """Return the bands of `Profile.fast_dbfs` that matter in both."""
+    peaks = [np.quantile(one.profile.fast_dbfs, 0.97, axis=0) for one in (first, second)]
+    matter = [peak >= peak.max() - _BAND_RANGE_DB for peak in peaks]
+    return np.flatnonzero(matter[0] & matter[1])
 
 
 def _in(one: Listening, when: BoolArray) -> FloatArray:
@@ -248,12 +262,19 @@ def _stepped(when: BoolArray, hop_s: float, steps: int) -> BoolArray:
 
 
 def _below_peak(levels_dbfs: FloatArray) -> DoubleArray:
+    """Return levels [T, B] against the loud moments of each band."""
     levels = levels_dbfs.astype(np.float64)
-    below: DoubleArray = levels - np.quantile(levels, 0.97)
+    below: DoubleArray = levels - np.quantile(levels, 0.97, axis=0)
     return below
 
 
-def _fall_db(levels_db: DoubleArray) -> float | None:
+def _fall_db(levels_db: DoubleArray, others_db: DoubleArray) -> float | None:
+    """Return how far a band [T] falls behind its loud moments; None where it is too short.
+
+    Over the floor of the noisier of the two: noise fills pauses too, but is no room.
+    """
+    floor = max(float(np.quantile(levels_db, 0.1)), float(np.quantile(others_db, 0.1)))
+    levels_db = np.maximum(levels_db, floor)
     width = round(_FALL_S / HOP_S)
     count = len(levels_db) - width
     if count < 8:

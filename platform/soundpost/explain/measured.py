@@ -41,7 +41,7 @@ LEVEL_DB: Final = 2.0
 SOUND_LEVEL_DB: Final = 5.0
 BAND_DB: Final = 6.0
 NOISE_DB: Final = 6.0
-FALL_DB: Final = 6.0
+FALL_DB: Final = 5.0
 TIME_S: Final = 0.8
 # At most so many sounds of each recording are named.
 _MOST_SOUNDS: Final = 2
