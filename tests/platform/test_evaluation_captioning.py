@@ -21,7 +21,7 @@ from soundpost.evaluation.captioning_scores import (
     captions_per_s,
     score,
 )
-from soundpost.evaluation.captioning_tasks import five_captions
+from soundpost.evaluation.captioning_tasks import five_captions, unseen
 from soundpost.models.caption_condition import Conditions, Style
 from soundpost.models.caption_twin import TwinConfig, TwinModel, TwinWriter, twin_of
 from soundpost.models.dac import DacConfig, DacDimensions, DacModel, DacSampling, DacWriter
@@ -113,6 +113,15 @@ def test_every_varied_caption_has_a_seed_of_its_own() -> None:
     assert len(set(varied)) == 3 * VARIED
 
 
+def test_varied_captions_are_of_the_first_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captioning_scores, "VARIED_SOUNDS", 2)
+    task = _task([[text] for text in _TEXTS])
+    made = caption(KnownWriter(_TEXTS), task)
+    assert len(made.captions) == 3
+    assert [texts[0] for texts in made.varied] == list(_TEXTS[:2])
+    assert score(task, made, AxisEncoder()).varied_similarity.mean == pytest.approx(1.0)
+
+
 def test_rates_are_of_the_writers_in_turn() -> None:
     task = _task([[text] for text in _TEXTS])
     rates = captions_per_s([KnownWriter(_TEXTS), KnownWriter(_TEXTS)], task)
@@ -162,7 +171,8 @@ def test_the_report_has_every_writer_and_every_mark(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(captioning, "STEPS", (1, 3))
     monkeypatch.setattr(captioning_scores, "REPEATS", 1)
     task = _task([[text] for text in _TEXTS])
-    lines = captioning.report([task], *_tiny_networks(), AxisEncoder())
+    parts = captioning.report([task], *_tiny_networks(), AxisEncoder())
+    lines = [line for part in parts for line in part]
     text = "\n".join(lines)
     for name in ("twin", "DAC, 1 step", "DAC, 3 steps", "best of 4, by the encoder"):
         assert sum(line.startswith("|") and name in line for line in lines) >= 2
@@ -181,3 +191,10 @@ def test_the_one_most_like_the_sound_is_kept() -> None:
     task = _task([[text] for text in _TEXTS])
     chosen = MostAlike(Draws(_TEXTS), AxisEncoder(), 3).write(task.sounds(), [7, 8, 9])
     assert chosen == list(_TEXTS)
+
+
+def test_clips_with_a_caption_that_was_trained_on_are_left_out() -> None:
+    rows = [("A dog barks.", "one"), ("Rain  falls", "two")]
+    assert unseen(rows, frozenset()) == rows
+    assert unseen(rows, frozenset({"a dog barks"})) == rows[1:]
+    assert unseen(rows, frozenset({"rain falls", "one"})) == []

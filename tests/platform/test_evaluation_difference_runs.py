@@ -201,10 +201,10 @@ def test_examples_are_drawn_by_seed_and_printed_with_their_claims(pool: PairPool
     assert len(drawn) == 3
     assert drawn == draw(some, count=3)
     assert all(Way("checked", 3) in outcome.told for outcome in drawn)
-    lines = "\n".join(example(1, Outcome(pairs[0], ways, "2.1 dB louder")))
+    lines = "\n".join(example(1, Outcome(pairs[0], ways, "Measured: 2.1 dB louder.")))
     assert "> Only audio 2 has a dog." in lines
     assert "| 2 | dog | event: only |" in lines
-    assert "measured: 2.1 dB louder" in lines
+    assert "- measured: 2.1 dB louder." in lines
     assert lines.count("**Tier") == 3
 
 

@@ -71,16 +71,35 @@ def _heard(
 
 
 def text_tasks(
-    encoder: AudioTextEncoder, data: Path, cache: Path, most: int = 500
+    encoder: AudioTextEncoder, data: Path, trained: frozenset[str] = frozenset(), most: int = 500
 ) -> list[CaptionTask]:
-    """Return the validation captions of AudioCaps and Clotho: the first is read, four are to match."""
+    """Return the validation captions of AudioCaps and Clotho: the first is read, four are to match.
+
+    trained: texts that captioners were trained on, as `plain` leaves them; clips with one are left out.
+    """
     return [
-        _text_task(encoder, name, rows[:most])
-        for name, rows in (
-            ("AudioCaps, as text", five_captions(data / "text" / "audiocaps" / "val.csv")),
-            ("Clotho, as text", five_captions(data / "text" / "clotho" / "val.csv")),
+        _text_task(encoder, name, unseen(five_captions(data / "text" / path), trained)[:most])
+        for name, path in (
+            ("AudioCaps, as text", Path("audiocaps/val.csv")),
+            ("Clotho, as text", Path("clotho/val.csv")),
         )
     ]
+
+
+def unseen(rows: Sequence[tuple[str, ...]], trained: frozenset[str]) -> list[tuple[str, ...]]:
+    """Return the clips of which no caption was trained on."""
+    return [texts for texts in rows if not any(plain(text) in trained for text in texts)]
+
+
+def trained_texts(folders: Sequence[Path]) -> frozenset[str]:
+    """Return the texts of prepared folders. Raises PathNotFoundError for a folder without them."""
+    sources = [load_captions(folder / "texts.npz") for folder in folders]
+    return frozenset(plain(text) for one in sources for row in one.captions for text in row)
+
+
+def plain(text: str) -> str:
+    """Return a caption in the form in which two are compared."""
+    return " ".join(text.lower().strip(" .").split())
 
 
 def _text_task(

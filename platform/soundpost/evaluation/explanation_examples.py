@@ -59,7 +59,8 @@ def example(number: int, outcome: Outcome) -> list[str]:
         (2, record.heard_2, record.duration_2_s),
     ):
         lines.append(f"- audio {audio}, {seconds:.1f} s: {'; '.join(map(heard_words, heard))}")
-    lines += [f"- measured: {_one_line(outcome.summary)}", ""]
+    said = _one_line(outcome.summary)
+    lines += [f"- {said[:1].lower()}{said[1:]}", ""]
     for way in _WAYS:
         lines += _tier(way, outcome)
     return lines
