@@ -134,6 +134,31 @@ def test_nothing_differs_is_contradicted_where_something_does() -> None:
     assert (text.text, text.attempts) == (TRUE, 2)
 
 
+def test_what_is_measured_beyond_doubt_and_left_out_is_added_and_said() -> None:
+    first, second = pair()
+    softer = Excerpt(second.wave * np.float32(0.1), RATE_HZ)
+    made = DifferenceExplainer(encoder(), FixedWriter({1: [TRUE]})).explain(first, softer, (1,))
+    text = made.tiers[1]
+    assert text.written_by == "model"
+    assert text.added
+    assert text.text == " ".join([TRUE, *text.added])
+    assert any(word in text.added[0] for word in ("softer", "quieter"))
+    assert {one.verdict for one in text.claims} == {Verdict.SUPPORTED}
+    # An alarm makes it louder: that follows, and is not said again.
+    assert explain(FixedWriter({1: [TRUE]})).tiers[1].added == ()
+
+
+@pytest.mark.parametrize(("sure", "kept"), [(0.9, True), (0.1, False)])
+def test_what_cannot_be_measured_is_kept_where_the_writer_is_sure_of_it(
+    sure: float, kept: bool
+) -> None:
+    vague = f"{TRUE} The rain is faster in audio 2."
+    text = explain(FixedWriter({1: [vague]}, sure)).tiers[1]
+    doubtful = [one for one in text.claims if one.verdict is Verdict.NOT_MEASURABLE]
+    assert bool(doubtful) is kept
+    assert text.text == (vague if kept else TRUE)
+
+
 # --- what is never asked ----------------------------------------------------------------------
 
 

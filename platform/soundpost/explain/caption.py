@@ -25,8 +25,8 @@ from soundpost.errors import (
 )
 from soundpost.models.caption_condition import Conditions, Style, condition_tokens, conditions
 from soundpost.models.encoder import AudioTextEncoder, FloatArray
+from soundpost.models.shipped import SHIPPED_CAPTIONER
 
-SHIPPED_CAPTIONER = Path(__file__).parents[1] / "models" / "weights" / "dac"
 SILENCE = "silence"
 # Where a network says nothing at all.
 NOTHING = "an unknown sound"

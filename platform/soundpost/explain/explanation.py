@@ -19,6 +19,7 @@ class TierText:
 
     written_by: "model", or "measurements" where it was composed of these. attempts: how many texts
     the model wrote for it. excluded: what of them was taken back, as the recordings say otherwise.
+    added: the sentences at its end that were added to the model's, as they are measured.
     """
 
     text: str
@@ -26,6 +27,7 @@ class TierText:
     written_by: str = BY_MODEL
     attempts: int = 0
     excluded: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
     @property
     def contradicted(self) -> bool:
@@ -40,6 +42,7 @@ class TierText:
             "written_by": self.written_by,
             "attempts": self.attempts,
             "excluded": list(self.excluded),
+            "added": list(self.added),
         }
 
     @classmethod
@@ -51,6 +54,7 @@ class TierText:
             written_by=str(document["written_by"]),
             attempts=int(document["attempts"]),
             excluded=tuple(str(quote) for quote in document["excluded"]),
+            added=tuple(str(text) for text in document.get("added", ())),
         )
 
 

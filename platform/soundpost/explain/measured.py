@@ -1,12 +1,13 @@
 """What the measurements alone say of two recordings: a summary in numbers, and texts of claims.
 
 The summary always stands beside what a model wrote. The texts take its place where it was wrong:
-every claim in them was measured and is clear by a margin, so they say less.
+every claim in them was measured and is clear by a margin, so they say less. When and how a single
+sound differs is not among them: that takes knowing which one it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -19,32 +20,29 @@ from soundpost.explain.claims import Attribute, Claim, Direction, parse
 from soundpost.explain.compared import Comparison, falls_db, noise_change_db
 from soundpost.explain.ear import ear_of
 from soundpost.explain.lexicon import EVENTS
-from soundpost.explain.lexicon import alike as same_sound
 from soundpost.explain.listening import Listening
 from soundpost.explain.nothing import alike
-from soundpost.explain.phrasing import AUDIO_NAMES, hold, place, sentence
+from soundpost.explain.phrasing import AUDIO_NAMES, place, sentence
 from soundpost.explain.phrasing import compare as comparing
 from soundpost.explain.profile import BAND_NAMES
 from soundpost.explain.verdict import Verdict
 from soundpost.models.encoder import AudioTextEncoder
 
-__all__ = ["alike", "compose", "measurements", "nothing_differs", "summary"]
+__all__ = ["alike", "compose", "left_out", "measurements", "nothing_differs", "summary"]
 
 # How many differences a tier tells of.
 DIFFERENCES: Final = {1: 2, 2: 4, 3: 6}
 # Composed claims are clear by these: twice and more what a claim of a model needs.
-SURELY_HEARD: Final = 0.9
 # Of the sounds of the lexicon the one that is likeliest in one recording alone: from these log odds on
 # it is the right one in four of five pairs of the development folds, the second in one of two.
 SURELY_ONLY: Final = 5.0
 LEVEL_DB: Final = 2.0
-SOUND_LEVEL_DB: Final = 5.0
 BAND_DB: Final = 6.0
 NOISE_DB: Final = 6.0
 FALL_DB: Final = 5.0
-TIME_S: Final = 0.8
-# At most so many sounds of each recording are named.
-_MOST_SOUNDS: Final = 2
+# At most so many differences are added to what a model wrote.
+MOST_ADDED: Final = 2
+_EITHER_WAY: Final = 0
 # Wordings are drawn, but always the same ones: the same sound is explained in the same words.
 _SEED: Final = 6
 _NOTHING: Final = {
@@ -121,14 +119,56 @@ def compose(first: Listening, second: Listening, encoder: AudioTextEncoder, tier
     if alike(first, second):
         return nothing_differs(tier)
     comparison = Comparison(first, second, ear_of(encoder))
+    claims = [*_only(comparison), *_of_whole(comparison)]
+    said = _said(claims, comparison, encoder)[: DIFFERENCES[tier]]
+    return " ".join(said or [_NOTHING_CLEAR])
+
+
+def left_out(
+    told: Iterable[Claim], first: Listening, second: Listening, encoder: AudioTextEncoder
+) -> list[str]:
+    """Return sentences on how the recordings as wholes surely differ, of which nothing was told.
+
+    Not what follows from what was told: a sound that is added makes it louder.
+    """
+    told = list(told)
+    known = {(claim.attribute, claim.what) for claim in told}
+    if Attribute.NOTHING in {attribute for attribute, _ in known}:
+        return []
+    comparison = Comparison(first, second, ear_of(encoder))
+    new = [
+        one
+        for one in _of_whole(comparison)
+        if (one.attribute, one.what) not in known and not _follows(one, told)
+    ]
+    return _said(new, comparison, encoder)[:MOST_ADDED]
+
+
+def _follows(one: Claim, told: Iterable[Claim]) -> bool:
+    """Say whether a change of level, of all or of a band, may follow from what was told."""
+    if one.attribute not in (Attribute.LEVEL, Attribute.BAND):
+        return False
+    return any(_raises(claim) in (one.change, _EITHER_WAY) for claim in told)
+
+
+def _raises(claim: Claim) -> int | None:
+    """Return which way a told difference moves the level of audio 2; None for not at all."""
+    if claim.attribute is Attribute.EVENT and claim.direction is Direction.ONLY:
+        return 1 if claim.audio == 2 else -1
+    if claim.attribute in (Attribute.PITCH, Attribute.RATE):
+        return _EITHER_WAY
+    return claim.change if claim.attribute in (Attribute.LEVEL, Attribute.COUNT) else None
+
+
+def _said(claims: Iterable[Claim], comparison: Comparison, encoder: AudioTextEncoder) -> list[str]:
+    """Put claims into sentences, and keep those whose claims are supported as they are read."""
     rng = np.random.default_rng(_SEED)
-    told = [_worded(claim, rng) for claim in _differences(comparison)[: DIFFERENCES[tier]]]
-    held = _held(comparison, rng) if tier == 3 else []
-    first_words, more = (
-        [text for text in map(sentence, texts) if _stands(text, first, second, encoder)]
-        for texts in (told, held)
-    )
-    return " ".join([*(first_words or [_NOTHING_CLEAR]), *more])
+    texts = [
+        sentence(_worded(one, rng))
+        for one in claims
+        if check_one(one, comparison).verdict is Verdict.SUPPORTED
+    ]
+    return [text for text in texts if _stands(text, *comparison.both, encoder)]
 
 
 def _stands(text: str, first: Listening, second: Listening, encoder: AudioTextEncoder) -> bool:
@@ -144,47 +184,15 @@ def _worded(claim: Claim, rng: np.random.Generator) -> str:
     return comparing(what, attribute, direction, claim.audio, AUDIO_NAMES, rng)
 
 
-def _differences(comparison: Comparison) -> list[Claim]:
-    """Return claims that are clear, the most telling first."""
+def _only(comparison: Comparison) -> Iterator[Claim]:
+    """Claim of each audio the sound that is most surely in it alone, if one is."""
     for one in comparison.both:
         comparison.ear.prepare(one, EVENTS)
-    sounds = _Sounds(comparison)
-    claims = [*sounds.only(1), *sounds.only(2), *_of_whole(comparison)]
-    claims += [claim for what in sounds.both() for claim in _of_sound(comparison, what)]
-    return [one for one in claims if check_one(one, comparison).verdict is Verdict.SUPPORTED]
-
-
-class _Sounds:
-    """The sounds of the lexicon by how surely they are heard in each recording."""
-
-    def __init__(self, comparison: Comparison) -> None:
-        heard = {what: comparison.heard(what) for what in EVENTS}
-        self._heard = dict(sorted(heard.items(), key=lambda item: -max(item[1])))
-        self._comparison = comparison
-
-    def only(self, audio: int) -> Iterator[Claim]:
-        """Claim the sound that is most surely in one audio alone, if one is."""
-        scores = {what: only_score(self._comparison, what, audio) for what in EVENTS}
+    for audio in (1, 2):
+        scores = {what: only_score(comparison, what, audio) for what in EVENTS}
         best = max(scores, key=lambda what: scores[what])
         if scores[best] >= SURELY_ONLY:
             yield Claim(audio, best, Attribute.EVENT, Direction.ONLY)
-
-    def both(self) -> list[str]:
-        """Return the sounds that are surely in both."""
-        return self._surely((0, 1))[:_MOST_SOUNDS]
-
-    def in_one(self, audio: int) -> list[str]:
-        """Return the sounds that are surely in one audio."""
-        return self._surely((audio - 1,))[:_MOST_SOUNDS]
-
-    def _surely(self, places: Sequence[int]) -> list[str]:
-        """Of sounds that are easily taken for each other, the surest alone."""
-        found: list[str] = []
-        for what, heard in self._heard.items():
-            sure = min(heard[at] for at in places) >= SURELY_HEARD
-            if sure and not any(same_sound(what, other) for other in found):
-                found.append(what)
-        return found
 
 
 def _of_whole(comparison: Comparison) -> Iterator[Claim]:
@@ -202,34 +210,9 @@ def _of_whole(comparison: Comparison) -> Iterator[Claim]:
         yield from _directed(None, Attribute.REVERB, falls[0] - falls[1], FALL_DB)
 
 
-def _of_sound(comparison: Comparison, what: str) -> Iterator[Claim]:
-    first, second = comparison.levels_dbfs(what)
-    whole = comparison.levels_dbfs(None)
-    # What the whole recording does is no matter of this sound.
-    beyond_db = (second - first) - (whole[1] - whole[0])
-    if abs(beyond_db) >= SOUND_LEVEL_DB / 2.0:
-        yield from _directed(what, Attribute.LEVEL, second - first, SOUND_LEVEL_DB)
-    starts = comparison.starts_s(what)
-    if starts is not None:
-        yield from _directed(what, Attribute.TIME, starts[1] - starts[0], TIME_S)
-    shift = comparison.pitch(what)
-    yield from _directed(what, Attribute.PITCH, shift.semitones, 1.0)
-
-
 def _directed(
     what: str | None, attribute: Attribute, change: float, least: float
 ) -> Iterator[Claim]:
     """Claim of audio 2 what a change says, if it is large enough."""
     if abs(change) >= least:
         yield Claim(2, what, attribute, direction_of(attribute, 1 if change > 0 else -1))
-
-
-def _held(comparison: Comparison, rng: np.random.Generator) -> list[str]:
-    """Say what each recording holds, as far as that is sure."""
-    sounds = _Sounds(comparison)
-    wordings: list[str] = []
-    for audio in (1, 2):
-        names = [EVENTS[what].a_thing for what in sounds.in_one(audio)]
-        if names:
-            wordings.append(hold(AUDIO_NAMES.of(audio), names, rng))
-    return wordings

@@ -23,10 +23,10 @@ from soundpost.models.allocator import keep_freed_memory
 from soundpost.models.compact import revision_of
 from soundpost.models.language_model import LanguageTokenizer, read_tokenizer
 from soundpost.models.pretrained import read_pretrained
+from soundpost.models.shipped import SHIPPED_ADIFF
 
 FloatArray = NDArray[np.float32]
 
-SHIPPED_ADIFF = Path(__file__).parent / "weights" / "adiff"
 TIERS = (1, 2, 3)
 MAX_TOKENS = 300
 NUCLEUS = 0.9

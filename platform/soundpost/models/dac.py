@@ -35,7 +35,6 @@ from soundpost.models.text_latents import CaptionVocabulary, TextLatents
 LENGTHS = ("predicted", "padded")
 # So many captions are denoised at once.
 _TOGETHER = 16
-SHIPPED_CAPTIONER = Path(__file__).parent / "weights" / "dac"
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,11 @@ class Claim(Answer):
 
 
 class TierText(Answer):
-    """One text: its tier, its claims, and who wrote it: the model, or measurements alone."""
+    """One text: its tier, its claims, and who wrote it: the model, or measurements alone.
+
+    excluded: what the model wrote and was taken back. added: the sentences at the end of the text
+    that the model had left out, as they are measured.
+    """
 
     tier: int
     text: Shown
@@ -85,6 +89,7 @@ class TierText(Answer):
     written_by: str
     attempts: int
     excluded: list[Shown]
+    added: list[Shown] = Field(default_factory=list)
 
 
 class Explanation(Answer):

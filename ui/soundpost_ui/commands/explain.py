@@ -119,6 +119,9 @@ def _print_tier(tier: int, text: Mapping[str, Any], indent: str) -> None:
     if text["excluded"]:
         said = ", ".join(f'"{quote}"' for quote in text["excluded"])
         _say(f"{indent}    ", f"taken back, as the recordings say otherwise: {said}", style="dim")
+    if text.get("added"):
+        said = " ".join(text["added"])
+        _say(f"{indent}    ", f"added, as it is measured: {said}", style="dim")
 
 
 def _print_claim(claim: Mapping[str, Any], indent: str) -> None:
