@@ -38,9 +38,10 @@ from soundpost.training.adiff import (
 )
 from soundpost.training.adiff_batches import AdiffBatches, CaptionedRows, Shares, cut_to
 from soundpost.training.adiff_projection import (
+    EDIT_KINDS,
     Disturbance,
     ProjectionOptions,
-    teach_projection,
+    teach_projections,
 )
 from soundpost.training.adiff_rows import AdiffRow
 from soundpost.training.language import Corpus, reference_text, take_step, train_tokenizer
@@ -148,7 +149,7 @@ def test_batches_of_pairs_say_what_is_heard(batches: AdiffBatches) -> None:
         assert batch.prompts.shape == (len(batch), 6)
         heard = batch.first[:, : len(KEYS)].argmax(1)
         assert torch.equal(batch.heard_1[:, : len(KEYS)].argmax(1), heard)
-        assert torch.equal(batch.edits.sum(1), torch.ones(len(batch)))
+        assert torch.equal(batch.edits[:, : len(EDIT_KINDS)].sum(1), torch.ones(len(batch)))
         ends = batch.answers[torch.arange(len(batch)), batch.lengths - 1]
         assert torch.equal(ends, torch.zeros(len(batch), dtype=torch.int64))
 
@@ -278,28 +279,35 @@ def test_stage_3_goes_on_from_stage_2(
     assert AdiffWriter.load(folder).revision != AdiffWriter.load(done.folder).revision
 
 
-def test_the_projection_is_taught_once(
+def test_projections_are_taught_once(
     course: Course, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    projection, options = course.adiff.projection, ProjectionOptions(steps=3, batch=4)
-    before = projection.first.weight.detach().clone()
-    teach_projection(projection, pair_set(), Disturbance(), options, tmp_path)
-    taught = projection.first.weight.detach().clone()
-    assert not torch.equal(taught, before)
+    contrast, options = course.adiff.contrast, ProjectionOptions(steps=3, batch=4)
+    assert contrast is not None
+    weights = [one.first.weight for one in (course.adiff.projection, contrast.projection)]
+    before = [one.detach().clone() for one in weights]
+    teach_projections(course.adiff, pair_set(), Disturbance(), options, tmp_path)
+    taught = [one.detach().clone() for one in weights]
+    for old, new in zip(before, taught, strict=True):
+        assert not torch.equal(old, new)
     monkeypatch.setattr(adiff_projection, "_teach", stop)
-    nn.init.zeros_(projection.first.weight)
-    teach_projection(projection, pair_set(), Disturbance(), options, tmp_path)
-    assert torch.equal(projection.first.weight, taught)
+    for one in weights:
+        nn.init.zeros_(one)
+    teach_projections(course.adiff, pair_set(), Disturbance(), options, tmp_path)
+    for new, one in zip(taught, weights, strict=True):
+        assert torch.equal(one, new)
 
 
 def test_what_was_learnt_is_hidden_now_and_then() -> None:
     rows, learnt = np.ones((400, 3), np.float32), np.array([True, False, True])
     rng = np.random.default_rng(0)
-    hidden = Disturbance(hidden=0.25, learnt=learnt)(rows, rng)
+    hidden, other = Disturbance(hidden=0.25, learnt=learnt)(rows, rows, rng)
+    assert np.array_equal(hidden, other)
     assert set(hidden[:, 1]) == {1.0}
     assert np.array_equal(hidden[:, 0], hidden[:, 2])
     assert 0.15 < 1.0 - hidden[:, 0].mean() < 0.35
-    noisy = Disturbance(noise=0.5)(rows, rng)
+    noisy, other = Disturbance(noise=0.5)(rows, rows, rng)
+    assert not np.array_equal(noisy, other)
     assert float((noisy - rows).std()) == pytest.approx(0.5, rel=0.1)
 
 

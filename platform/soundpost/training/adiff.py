@@ -13,8 +13,8 @@ Every step is seeded by its number: a run that was stopped goes on where it was,
 [open] in the paper, chosen here: AdamW, rates, steps, the share of position captioning, all in
 AdiffOptions. A small language model that was never given a prefix makes little of one while it is
 frozen: keep stage 2 short over our own, and give stage 3 the steps. Beside the loss of the answer,
-linear heads say from V which events are in which audio and what was changed: they make learning
-faster, and are not shipped.
+linear heads say from V which events are in which audio, what was changed and of what: they make
+learning faster, and are not shipped.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ from soundpost.training.adiff_projection import (
     EVENT_KEYS,
     Disturbance,
     ProjectionOptions,
-    teach_projection,
+    teach_projections,
 )
 from soundpost.training.adiff_rows import adiff_rows
 from soundpost.training.checkpoint import load_checkpoint, save_checkpoint
@@ -89,7 +89,7 @@ class AdiffOptions:
     batch: pairs a step of tier 1 (fewer of the longer tiers). rate: of the new parts at its height;
     language_rate: of the language model, in stage 3. auxiliary: the weight of the heads' loss.
     noise, hidden: how audio vectors are disturbed (`Disturbance`). projection_steps: of teaching
-    the projection before stage 2. half: calculate in bfloat16.
+    the projections before stage 2. half: calculate in bfloat16.
     """
 
     stage: int = 2
@@ -101,14 +101,14 @@ class AdiffOptions:
     auxiliary: float = 0.1
     noise: float = 0.1
     hidden: float = 0.3
-    projection_steps: int = 2000
+    projection_steps: int = 3000
     seed: int = 0
     half: bool = True
     device: str = "cpu"
 
 
 class AuxiliaryHeads(nn.Module):
-    """Which events are in which audio, and what was changed, from V [B, P, W]."""
+    """Which events are in which audio, what was changed and of what, from V [B, P, W]."""
 
     def __init__(self, shape: AdiffDimensions) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class AuxiliaryHeads(nn.Module):
         self.compared = there if shape.contrast_tokens else slice(None)
         self.norm = nn.LayerNorm(shape.width)
         self.heard = nn.Linear(shape.width, len(EVENT_KEYS))
-        self.edits = nn.Linear(shape.width, len(EDIT_KINDS))
+        self.edits = nn.Linear(shape.width, len(EDIT_KINDS) + len(EVENT_KEYS))
         for head in (self.heard, self.edits):
             # Few of them are there: let that not be the first thing to learn.
             nn.init.constant_(head.bias, _RARE)
@@ -231,7 +231,7 @@ def train_stage(
     facts = {**asdict(options), "device": "", "dimensions": asdict(course.adiff.shape)}
     keep_options(out, f"stage{options.stage}.json", facts)
     if options.stage == STAGES[0]:
-        _teach_projection(course, train, options, out, learnt)
+        _teach_projections(course, train, options, out, learnt)
     course.begin(options.stage)
     course.to(options.device)
     run = _Run(course, train, develop, options, out, learnt)
@@ -245,7 +245,7 @@ def train_stage(
     return TrainedStage(folder, results, step_s)
 
 
-def _teach_projection(
+def _teach_projections(
     course: Course,
     train: AdiffBatches,
     options: AdiffOptions,
@@ -254,7 +254,7 @@ def _teach_projection(
 ) -> None:
     disturb = Disturbance(options.noise, options.hidden, learnt)
     told = ProjectionOptions(steps=options.projection_steps, seed=options.seed)
-    teach_projection(course.adiff.projection, train.pairs, disturb, told, out)
+    teach_projections(course.adiff, train.pairs, disturb, told, out)
 
 
 class _Run:

@@ -22,8 +22,8 @@ from soundpost.training.adiff_projection import (
     EDIT_KINDS,
     EVENT_KEYS,
     Disturbance,
+    edited,
     events,
-    marks,
 )
 from soundpost.training.adiff_rows import AdiffRow
 from soundpost.training.pair_records import PairRecord
@@ -46,7 +46,8 @@ UNDISTURBED = Disturbance()
 class Sample:
     """Two audio vectors [A], what is asked, what is to be answered, and what is heard and changed.
 
-    heard_1, heard_2 [E] and edits [C] are 0 or 1; all -1 where that is not known.
+    heard_1, heard_2 [E] and edits [C], kinds and what they are of, are 0 or 1; all -1 where that is
+    not known.
     """
 
     first: FloatArray
@@ -159,7 +160,7 @@ class AdiffBatches:
         self, kind: int, count: int, rng: np.random.Generator, disturb: Disturbance
     ) -> list[Sample]:
         drawn = self.pairs.draw(rng, count)
-        firsts, seconds = (disturb(rows, rng) for rows in self.pairs.both(drawn))
+        firsts, seconds = disturb(*self.pairs.both(drawn), rng)
         return [
             _sample(kind, first, second, pair.record, rng)
             for pair, first, second in zip(drawn, firsts, seconds, strict=True)
@@ -171,7 +172,7 @@ class AdiffBatches:
             self._as_audio(vectors[row], rng) for vectors in (captioned.first, captioned.second)
         )
         unknown = np.full(len(EVENT_KEYS), -1.0, np.float32)
-        edits = np.full(len(EDIT_KINDS), -1.0, np.float32)
+        edits = np.full(len(EDIT_KINDS) + len(EVENT_KEYS), -1.0, np.float32)
         answer = captioned.rows[row].answer
         prompt = _one_of(PROMPTS[tier], rng)
         return Sample(first, second, prompt, answer, unknown, unknown, edits)
@@ -223,7 +224,7 @@ def _sample(
         prompt, answer = position_caption(record, int(rng.integers(1, 4)), rng)
     else:
         prompt, answer = _one_of(PROMPTS[kind], rng), reference(record, kind, rng)
-    edits = marks(EDIT_KINDS, [edit.kind for edit in record.edits])
+    edits = edited(record.edits)
     heard_1, heard_2 = (events(heard) for heard in (record.heard_1, record.heard_2))
     return Sample(first, second, prompt, answer, heard_1, heard_2, edits)
 
