@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
-from soundpost.errors import BrokenCheckpointError, ModelNotFoundError
 from soundpost.models.caption_condition import ConditionReader, Conditions, Memory
 from soundpost.models.caption_layers import Blocks, Kept, causal_mask
-from soundpost.models.compact import revision_of
+from soundpost.models.caption_writer import TrainedWriter, read_captioner
 from soundpost.models.dac import DacConfig, DacDimensions, DacModel
-from soundpost.models.pretrained import read_pretrained
 from soundpost.models.text_latents import BEGIN, END, CaptionVocabulary
 
 # The two may differ by so much in their parameters.
@@ -148,8 +146,10 @@ class TwinSampling:
     temperature: float = 1.0
 
 
-class TwinWriter:
+class TwinWriter(TrainedWriter[TwinModel]):
     """The twin behind the captioner's protocol: greedy, or from the nucleus (arXiv 1904.09751)."""
+
+    name = "caption-twin"
 
     def __init__(
         self,
@@ -158,33 +158,13 @@ class TwinWriter:
         revision: str,
         sampling: TwinSampling | None = None,
     ) -> None:
-        self.model = model
-        nn.Module.eval(model)
-        self.vocabulary = vocabulary
-        self.revision = revision
+        super().__init__(model, vocabulary, revision)
         self.sampling = sampling or TwinSampling()
-
-    name = "caption-twin"
 
     @classmethod
     def load(cls, folder: Path, sampling: TwinSampling | None = None) -> TwinWriter:
         """Load a trained folder. Raises ModelNotFoundError, BrokenCheckpointError."""
-        weights = folder / "model.safetensors"
-        if not weights.is_file():
-            raise ModelNotFoundError(folder, "model.safetensors is missing")
-        model = read_pretrained(TwinModel, folder, folder)
-        # Weights lie in the mapped file as they come; matrix products round by how memory is aligned.
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.data = tensor.data.clone()
-        vocabulary = CaptionVocabulary.load(folder)
-        if len(vocabulary) != model.config.shape.vocabulary:
-            raise BrokenCheckpointError(folder, f"{len(vocabulary)} words in its tokenizer")
-        return cls(model, vocabulary, revision_of(weights), sampling)
-
-    @property
-    def dimension(self) -> int:
-        """The width of the encoder's space."""
-        return self.model.config.shape.dimension
+        return cls(*read_captioner(TwinModel, folder), sampling)
 
     @torch.inference_mode()
     def write(self, sounds: Conditions, seeds: Sequence[int], diverse: bool = False) -> list[str]:

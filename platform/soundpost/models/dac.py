@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from soundpost.errors import BrokenCheckpointError, InvalidValueError, ModelNotFoundError
+from soundpost.errors import InvalidValueError
 from soundpost.models.caption_condition import ConditionReader, Conditions, Memory
 from soundpost.models.caption_layers import Blocks, Kept
-from soundpost.models.compact import revision_of
+from soundpost.models.caption_writer import TrainedWriter, read_captioner
 from soundpost.models.diffusion import DdimSampler, SeededNoise, cosine_schedule
 from soundpost.models.joint_heads import sinusoids
-from soundpost.models.pretrained import read_pretrained
 from soundpost.models.text_latents import CaptionVocabulary, TextLatents
 
 LENGTHS = ("predicted", "padded")
@@ -207,8 +206,10 @@ class DacSampling:
     length_temperature: float = 1.0
 
 
-class DacWriter:
+class DacWriter(TrainedWriter[DacModel]):
     """DAC behind the captioner's protocol: conditions in, captions out."""
+
+    name = "dac"
 
     def __init__(
         self,
@@ -217,13 +218,8 @@ class DacWriter:
         revision: str,
         sampling: DacSampling | None = None,
     ) -> None:
-        self.model = model
-        nn.Module.eval(model)
-        self.vocabulary = vocabulary
-        self.revision = revision
+        super().__init__(model, vocabulary, revision)
         self.sampling = sampling or DacSampling(**model.config.sampling)
-
-    name = "dac"
 
     @classmethod
     def load(cls, folder: Path, sampling: DacSampling | None = None) -> DacWriter:
@@ -231,22 +227,7 @@ class DacWriter:
 
         Raises ModelNotFoundError, BrokenCheckpointError.
         """
-        weights = folder / "model.safetensors"
-        if not weights.is_file():
-            raise ModelNotFoundError(folder, "model.safetensors is missing")
-        model = read_pretrained(DacModel, folder, folder)
-        # Weights lie in the mapped file as they come; matrix products round by how memory is aligned.
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.data = tensor.data.clone()
-        vocabulary = CaptionVocabulary.load(folder)
-        if len(vocabulary) != model.config.shape.vocabulary:
-            raise BrokenCheckpointError(folder, f"{len(vocabulary)} words in its tokenizer")
-        return cls(model, vocabulary, revision_of(weights), sampling)
-
-    @property
-    def dimension(self) -> int:
-        """The width of the encoder's space."""
-        return self.model.config.shape.dimension
+        return cls(*read_captioner(DacModel, folder), sampling)
 
     @torch.inference_mode()
     def write(self, sounds: Conditions, seeds: Sequence[int], diverse: bool = False) -> list[str]:
