@@ -44,6 +44,7 @@ from soundpost.training.adiff_projection import (
     teach_projections,
 )
 from soundpost.training.adiff_rows import AdiffRow
+from soundpost.training.adiff_words import PrefixWords, distance
 from soundpost.training.language import Corpus, reference_text, take_step, train_tokenizer
 from soundpost.training.pair_records import Edit, EditKind, Heard, PairRecord
 from soundpost.training.pair_store import PairSet
@@ -64,7 +65,9 @@ SIZE = {
     "cross_heads": 2,
     "dropout": 0.0,
 }
-OPTIONS = AdiffOptions(steps=4, batch=4, half=False, shares=Shares(texts=0.3), projection_steps=2)
+OPTIONS = AdiffOptions(
+    steps=4, batch=4, half=False, shares=Shares(texts=0.3), projection_steps=2, reading_steps=2
+)
 
 
 def record_of(first: int, second: int) -> PairRecord:
@@ -124,7 +127,7 @@ def test_a_stage_trains_what_it_should(
     course: Course, batches: AdiffBatches, stage: int, tmp_path: Path, language: LanguageModel
 ) -> None:
     before = weights(course)
-    options = replace(OPTIONS, stage=stage, shares=Shares(texts=0.0))
+    options = replace(OPTIONS, stage=stage, shares=Shares(texts=0.0), reading_steps=0)
     train_stage(course, language.tokenizer, batches, None, options, tmp_path)
     moved = {name for name, old in before.items() if not np.array_equal(weights(course)[name], old)}
     frozen = set(before) - moved
@@ -136,7 +139,7 @@ def test_a_stage_trains_what_it_should(
 
 def test_gradient_reaches_everything(course: Course, batches: AdiffBatches) -> None:
     course.begin(3)
-    losses = course(batches.of_pairs(2, np.random.default_rng(0)), 1.0)
+    losses = course(batches.of_pairs(2, np.random.default_rng(0)), 1.0, 1.0)
     torch.stack(list(losses.values())).sum().backward()
     without = [name for name, p in course.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
@@ -194,9 +197,9 @@ def test_answers_are_cut_to_the_room_there_is(batches: AdiffBatches) -> None:
 
 def test_heads_ignore_what_is_not_known(course: Course, batches: AdiffBatches) -> None:
     course.begin(3)
-    losses = course(batches.of_texts(1, np.random.default_rng(0)), 1.0)
-    assert float(losses["heads"].detach()) == 0.0
-    assert set(course(batches.of_texts(1, np.random.default_rng(0)), 0.0)) == {"answer"}
+    losses = course(batches.of_texts(1, np.random.default_rng(0)), 1.0, 1.0)
+    assert float(losses["heads"].detach()) == float(losses["words"].detach()) == 0.0
+    assert set(course(batches.of_texts(1, np.random.default_rng(0)), 0.0, 0.0)) == {"answer"}
 
 
 def test_it_learns_its_pairs_by_heart(
@@ -298,6 +301,48 @@ def test_projections_are_taught_once(
         assert torch.equal(one, new)
 
 
+def test_a_prefix_says_in_words_what_is_heard_and_changed(
+    course: Course, language: LanguageModel
+) -> None:
+    shape = shape_of(audio_tokens=4, contrast_tokens=8)
+    write, decode = PrefixWords(language.tokenizer, shape), language.tokenizer.decode
+    ids = write(record_of(0, 1), "What differs?")
+    assert len(ids) == len(write.unknown()) == shape.prefix_tokens
+    first, second = (EVENTS[key].thing for key in KEYS[:2])
+    assert decode(ids[:4]).strip() == first
+    assert decode(ids[5:9]).strip() == second
+    assert decode(ids[9:17]).split() == f"replaced {first} {second}".split()
+    assert decode(write(record_of(0, 0), "")[9:17]).strip() == "nothing"
+
+
+def test_a_prefix_is_as_far_from_its_words_as_it_was_moved(
+    course: Course, language: LanguageModel
+) -> None:
+    adiff, write = course.adiff, PrefixWords(language.tokenizer, course.adiff.shape)
+    words = torch.tensor([write(record_of(0, 1), "What?"), write.unknown()])
+    said = adiff.words(words.clamp(min=0)).detach()
+    assert float(distance(adiff, said, words)) == 0.0
+    deviation = float(adiff.words.weight.detach().std())
+    assert float(distance(adiff, said + deviation, words)) == pytest.approx(1.0, rel=0.01)
+    assert float(distance(adiff, said + 1.0, words[1:].expand(2, -1))) == 0.0
+
+
+def test_reading_is_taught_once_and_learnt(
+    course: Course, batches: AdiffBatches, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, reading_steps=40, reading_rate=1e-2)
+    batch = batches.of_pairs(1, np.random.default_rng(0))
+    before = float(course.reading(batch).detach())
+    training._teach_reading(course, batches, options, tmp_path)
+    taught = float(course.reading(batch).detach())
+    assert taught < before - 0.5
+    monkeypatch.setattr(training, "_read_words", stop)
+    for parameter in course.adiff.language_model.parameters():
+        nn.init.zeros_(parameter)
+    training._teach_reading(course, batches, options, tmp_path)
+    assert float(course.reading(batch).detach()) == pytest.approx(taught)
+
+
 def test_what_was_learnt_is_hidden_now_and_then() -> None:
     rows, learnt = np.ones((400, 3), np.float32), np.array([True, False, True])
     rng = np.random.default_rng(0)
@@ -340,10 +385,13 @@ def on_disk(language: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     return tmp_path
 
 
+QUICK = ("--projection-steps", "2", "--reading-steps", "2")
+
+
 def run_command(folder: Path, *more: str) -> None:
     language, out = str(folder / "language"), str(folder / "out")
     common = ["--language", language, "--out", out, "--pairs", "train", "--texts", "0"]
-    training.main([*common, "--steps", "2", "--batch", "2", "--projection-steps", "2", *more])
+    training.main([*common, "--steps", "2", "--batch", "2", *QUICK, *more])
 
 
 @pytest.mark.parametrize(

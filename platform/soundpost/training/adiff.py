@@ -11,10 +11,10 @@ python -m soundpost.training.adiff --ship platform/soundpost/models/weights/adif
 Every step is seeded by its number: a run that was stopped goes on where it was, to the same weights.
 
 [open] in the paper, chosen here: AdamW, rates, steps, the share of position captioning, all in
-AdiffOptions. A small language model that was never given a prefix makes little of one while it is
-frozen: keep stage 2 short over our own, and give stage 3 the steps. Beside the loss of the answer,
-linear heads say from V which events are in which audio, what was changed and of what: they make
-learning faster, and are not shipped.
+AdiffOptions. Before stage 2 the projections are taught by heads (`adiff_projection`), and the language
+model learns to read a prefix of words (`adiff_words`). Beside the loss of the answer, V is drawn
+towards these words, and linear heads say from V which events are in which audio, what was changed and
+of what: they make learning faster, and are not shipped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ from soundpost.training.adiff_projection import (
     teach_projections,
 )
 from soundpost.training.adiff_rows import adiff_rows
+from soundpost.training.adiff_words import distance
 from soundpost.training.checkpoint import load_checkpoint, save_checkpoint
 from soundpost.training.language import TrainedParameters, keep_options, set_rate, take_step
 from soundpost.training.pair_store import join, load_encoder, load_pairs, read_config
@@ -87,9 +88,10 @@ class AdiffOptions:
     """How to train one stage.
 
     batch: pairs a step of tier 1 (fewer of the longer tiers). rate: of the new parts at its height;
-    language_rate: of the language model, in stage 3. auxiliary: the weight of the heads' loss.
-    noise, hidden: how audio vectors are disturbed (`Disturbance`). projection_steps: of teaching
-    the projections before stage 2. half: calculate in bfloat16.
+    language_rate: of the language model, in stage 3. auxiliary: the weight of the heads' loss; words:
+    of V's distance to the words that it is to say. noise, hidden: how audio vectors are disturbed
+    (`Disturbance`). projection_steps: of teaching the projections before stage 2; reading_steps,
+    reading_rate: of teaching the language model to read. half: calculate in bfloat16.
     """
 
     stage: int = 2
@@ -99,9 +101,12 @@ class AdiffOptions:
     language_rate: float = 4e-4
     shares: Shares = field(default_factory=Shares)
     auxiliary: float = 0.1
+    words: float = 0.5
     noise: float = 0.1
     hidden: float = 0.3
     projection_steps: int = 3000
+    reading_steps: int = 500
+    reading_rate: float = 1e-3
     seed: int = 0
     half: bool = True
     device: str = "cpu"
@@ -152,13 +157,19 @@ class Course(nn.Module):
         super().__init__()
         self.adiff, self.heads = adiff, heads
 
-    def forward(self, batch: Batch, auxiliary: float) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, auxiliary: float, words: float) -> dict[str, Tensor]:
         """Return the losses of a batch, by name; their sum is to be small."""
         prefix = self.adiff.prefix(batch.first, batch.second, batch.prompts)
         losses = {"answer": self.adiff.loss(prefix, batch.answers, batch.lengths)}
         if auxiliary > 0:
             losses["heads"] = auxiliary * self.heads(prefix, batch)
+        if words > 0:
+            losses["words"] = words * distance(self.adiff, prefix, batch.words)
         return losses
+
+    def reading(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch of pairs whose prefix is the words that it is to say."""
+        return self.adiff.loss(self.adiff.words(batch.words), batch.answers, batch.lengths)
 
     def begin(self, stage: int) -> None:
         """Freeze the language model in stage 2, nothing in stage 3."""
@@ -232,6 +243,7 @@ def train_stage(
     keep_options(out, f"stage{options.stage}.json", facts)
     if options.stage == STAGES[0]:
         _teach_projections(course, train, options, out, learnt)
+        _teach_reading(course, train, options, out)
     course.begin(options.stage)
     course.to(options.device)
     run = _Run(course, train, develop, options, out, learnt)
@@ -257,6 +269,44 @@ def _teach_projections(
     teach_projections(course.adiff, train.pairs, disturb, told, out)
 
 
+def _teach_reading(course: Course, train: AdiffBatches, options: AdiffOptions, out: Path) -> None:
+    """Teach the language model to read words in the places of V, or read what was taught before."""
+    path = out / f"reading-{options.reading_steps}-{options.seed}.safetensors"
+    language = course.adiff.language_model
+    if not path.is_file():
+        _read_words(course, train, options)
+        # Tied weights are one.
+        save_file({name: value.clone() for name, value in language.state_dict().items()}, path)
+    language.load_state_dict(load_file(path))
+
+
+def _read_words(course: Course, train: AdiffBatches, options: AdiffOptions) -> None:
+    language: nn.Module = course.adiff.language_model
+    language.requires_grad_(True).to(options.device).train()
+    trained = TrainedParameters(language)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=options.reading_rate, fused=True)
+    shares, recent = replace(options.shares, texts=0.0), list[float]()
+    for step in track(range(options.reading_steps), "adiff: reading"):
+        set_rate(optimizer, step, options.reading_steps, _WARM_UP_STEPS)
+        batch = train.draw(np.random.default_rng([options.seed, 1, step]), shares)
+        batch = cut_to(batch, room_of(course)).to(options.device)
+        with torch.autocast(
+            torch.device(options.device).type, torch.bfloat16, enabled=options.half
+        ):
+            loss = course.reading(batch)
+        take_step(loss, optimizer, trained)
+        recent = [*recent[1 - _REPORT_STEPS :], float(loss.detach())]
+        if (step + 1) % _REPORT_STEPS == 0:
+            sys.stdout.write(f"reading, step {step + 1}: {np.mean(recent):.3f}\n")
+            sys.stdout.flush()
+
+
+def room_of(course: Course) -> int:
+    """Return how many tokens of an answer fit behind the prefix."""
+    positions = getattr(course.adiff.language_model.config, "max_position_embeddings", None)
+    return (positions or 10_000) - course.adiff.shape.prefix_tokens
+
+
 class _Run:
     """The steps of one stage."""
 
@@ -273,8 +323,7 @@ class _Run:
         self.disturb = Disturbance(options.noise, options.hidden, learnt)
         self.checkpoint = out / f"stage{options.stage}.safetensors"
         self.log = out / f"stage{options.stage}.jsonl"
-        positions = getattr(course.adiff.language_model.config, "max_position_embeddings", None)
-        self.room = (positions or 10_000) - course.adiff.shape.prefix_tokens
+        self.room = room_of(course)
 
     def go(self) -> float:
         """Go the steps that are left; return seconds a step."""
@@ -321,7 +370,9 @@ class _Run:
         batch = cut_to(batch, self.room).to(device)
         kind = torch.device(device).type
         with torch.autocast(kind, torch.bfloat16, enabled=self.options.half):
-            losses: dict[str, Tensor] = self.course(batch, self.options.auxiliary)
+            losses: dict[str, Tensor] = self.course(
+                batch, self.options.auxiliary, self.options.words
+            )
         return losses
 
     @torch.no_grad()
@@ -457,7 +508,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--auxiliary", type=float, default=default.auxiliary)
     parser.add_argument("--noise", type=float, default=default.noise)
     parser.add_argument("--hidden", type=float, default=default.hidden)
+    parser.add_argument("--words", type=float, default=default.words)
     parser.add_argument("--projection-steps", type=int, default=default.projection_steps)
+    parser.add_argument("--reading-steps", type=int, default=default.reading_steps)
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--device", default=default.device)
@@ -486,6 +539,8 @@ def options_of(given: argparse.Namespace) -> AdiffOptions:
         noise=given.noise,
         hidden=given.hidden,
         projection_steps=given.projection_steps,
+        reading_steps=given.reading_steps,
+        words=given.words,
         seed=given.seed,
         half=not given.full_precision,
         device=given.device,

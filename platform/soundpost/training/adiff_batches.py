@@ -26,6 +26,7 @@ from soundpost.training.adiff_projection import (
     events,
 )
 from soundpost.training.adiff_rows import AdiffRow
+from soundpost.training.adiff_words import PrefixWords
 from soundpost.training.pair_records import PairRecord
 from soundpost.training.pair_store import PairSet
 from soundpost.training.pair_texts import PROMPTS, position_caption, reference
@@ -46,6 +47,7 @@ UNDISTURBED = Disturbance()
 class Sample:
     """Two audio vectors [A], what is asked, what is to be answered, and what is heard and changed.
 
+    words: what the prefix is to say (`PrefixWords`).
     heard_1, heard_2 [E] and edits [C], kinds and what they are of, are 0 or 1; all -1 where that is
     not known.
     """
@@ -57,13 +59,14 @@ class Sample:
     heard_1: FloatArray
     heard_2: FloatArray
     edits: FloatArray
+    words: list[int]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples as tensors: vectors [B, A], prompts [B, P], answers [B, L] valid up to lengths [B].
+    """Samples as tensors: vectors [B, A], prompts [B, Q], answers [B, L] valid up to lengths [B].
 
-    heard_1, heard_2 [B, E] and edits [B, C] as in Sample.
+    heard_1, heard_2 [B, E], edits [B, C] and words [B, P] as in Sample.
     """
 
     first: Tensor
@@ -74,6 +77,7 @@ class Batch:
     heard_1: Tensor
     heard_2: Tensor
     edits: Tensor
+    words: Tensor
 
     def __len__(self) -> int:
         return len(self.first)
@@ -126,6 +130,7 @@ class AdiffBatches:
     ) -> None:
         self.pairs, self.captioned = pairs, captioned
         self.tokenizer, self.shape, self.size = tokenizer, shape, size
+        self.words = PrefixWords(tokenizer, shape)
         rows = captioned.rows if captioned else ()
         self._by_tier = {
             tier: np.flatnonzero([row.tier == tier for row in rows]) for tier in KINDS[1:]
@@ -162,9 +167,29 @@ class AdiffBatches:
         drawn = self.pairs.draw(rng, count)
         firsts, seconds = disturb(*self.pairs.both(drawn), rng)
         return [
-            _sample(kind, first, second, pair.record, rng)
+            self._of_pair(kind, first, second, pair.record, rng)
             for pair, first, second in zip(drawn, firsts, seconds, strict=True)
         ]
+
+    def _of_pair(
+        self,
+        kind: int,
+        first: FloatArray,
+        second: FloatArray,
+        record: PairRecord,
+        rng: np.random.Generator,
+    ) -> Sample:
+        """Write about a pair, half of the time the other way round."""
+        if rng.random() < 0.5:
+            first, second, record = second, first, record.reversed()
+        if kind == CAPTIONS:
+            prompt, answer = position_caption(record, int(rng.integers(1, 4)), rng)
+        else:
+            prompt, answer = _one_of(PROMPTS[kind], rng), reference(record, kind, rng)
+        edits = edited(record.edits)
+        heard_1, heard_2 = (events(heard) for heard in (record.heard_1, record.heard_2))
+        words = self.words(record, prompt)
+        return Sample(first, second, prompt, answer, heard_1, heard_2, edits, words)
 
     def _of_texts(self, captioned: CaptionedRows, tier: int, rng: np.random.Generator) -> Sample:
         row = int(rng.choice(self._by_tier[tier]))
@@ -175,7 +200,8 @@ class AdiffBatches:
         edits = np.full(len(EDIT_KINDS) + len(EVENT_KEYS), -1.0, np.float32)
         answer = captioned.rows[row].answer
         prompt = _one_of(PROMPTS[tier], rng)
-        return Sample(first, second, prompt, answer, unknown, unknown, edits)
+        words = self.words.unknown()
+        return Sample(first, second, prompt, answer, unknown, unknown, edits, words)
 
     def _as_audio(self, vector: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Return the audio vector [A] of a text's unit vector [D], moved at random."""
@@ -206,27 +232,9 @@ class AdiffBatches:
             prompts=torch.tensor(prompts),
             answers=torch.tensor(padded),
             lengths=torch.tensor(lengths),
+            words=torch.tensor([sample.words for sample in samples]),
             **stacked,
         )
-
-
-def _sample(
-    kind: int,
-    first: FloatArray,
-    second: FloatArray,
-    record: PairRecord,
-    rng: np.random.Generator,
-) -> Sample:
-    """Write about a pair, half of the time the other way round."""
-    if rng.random() < 0.5:
-        first, second, record = second, first, record.reversed()
-    if kind == CAPTIONS:
-        prompt, answer = position_caption(record, int(rng.integers(1, 4)), rng)
-    else:
-        prompt, answer = _one_of(PROMPTS[kind], rng), reference(record, kind, rng)
-    edits = edited(record.edits)
-    heard_1, heard_2 = (events(heard) for heard in (record.heard_1, record.heard_2))
-    return Sample(first, second, prompt, answer, heard_1, heard_2, edits)
 
 
 def _one_of(texts: Sequence[str], rng: np.random.Generator) -> str:
