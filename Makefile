@@ -85,10 +85,9 @@ train-reranker: runs/measured/model.safetensors ## Train the reranker over the s
 EXPLAIN := runs/explain
 EXPLAIN_GROUPS ?= 1600
 EXPLAIN_PAIRS ?= 630
-# A small language model that is frozen learns little to read: the steps go to stage 3.
-STAGE_2_STEPS ?= 150
-EXPLAIN_STEPS ?= 3000
-ABLATION_STEPS ?= 600
+STAGE_2_STEPS ?= 500
+EXPLAIN_STEPS ?= 1500
+ABLATION_STEPS ?= 300
 PAIRS := $(EXPLAIN)/pairs/train-shipped $(EXPLAIN)/pairs/train-measured
 METEOR := $(EXPLAIN)/meteor/pycocoevalcap/meteor/meteor-1.5.jar
 ADIFF := $(TRAIN_ENV) $(BIN)/python -m soundpost.training.adiff --pairs $(PAIRS) \
@@ -127,10 +126,15 @@ explain-pairs: runs/measured/model.safetensors ## Make the pairs that explanatio
 		--first-group 200000 --processes 2 --out $(EXPLAIN)/pairs/dev-measured
 
 # The parts of ADIFF at a small, equal budget: B neither separator nor cross-projection, C both, D with
-# position captioning, E with stage 3; and D and E without the cross-projection alone.
+# position captioning, E with stage 3; and D and E without the cross-projection alone. What is taught
+# before stage 2 is the same for all but B, whose prefix has other places.
 ABLATIONS := $(EXPLAIN)/ablations
+TAUGHT := $(EXPLAIN)/adiff/{captions,projections}*
 .PHONY: eval-explain-ablations
-eval-explain-ablations: explain-pairs ## Measure what the parts of the difference network are worth
+eval-explain-ablations: explain-pairs ## Measure what the parts of the difference network are worth (after train-explain)
+	mkdir -p $(ABLATIONS)/{b,c,d,without}
+	cp $(TAUGHT) $(ABLATIONS)/b
+	for run in c d without; do cp $(TAUGHT) $(EXPLAIN)/adiff/reading* $(ABLATIONS)/$$run; done
 	$(ADIFF) --stage 2 --steps $(ABLATION_STEPS) --out $(ABLATIONS)/b \
 		--without-cross-projection --without-separator --without-position-captioning
 	$(ADIFF) --stage 2 --steps $(ABLATION_STEPS) --out $(ABLATIONS)/c --without-position-captioning
