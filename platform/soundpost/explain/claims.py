@@ -16,7 +16,7 @@ from soundpost.explain.claim import (
     Direction,
     direction_of,
 )
-from soundpost.explain.clauses import Clause, Noun, Sentence, sentences_of
+from soundpost.explain.clauses import Clause, Noun, Ref, Sentence, sentences_of
 from soundpost.explain.cues import EXCEPTED, NEGATED, NOTHING, WHOLE, Cue, Mode
 
 __all__ = ["Attribute", "Claim", "Direction", "parse"]
@@ -68,6 +68,9 @@ _GENERIC = frozenset(
     ]
 )
 _MOST_WORDS_AFTER_NO = 4
+_GOES = (Mode.REPLACED_BY, Mode.ABSENT_BEFORE)
+_THAN = re.compile(r"\bthan\b", re.IGNORECASE)
+_ORIGIN = re.compile(r"\b(?:of|from)\s*$", re.IGNORECASE)
 
 
 @dataclass
@@ -136,9 +139,9 @@ def _read_clause(reader: _Reader, sentence: Sentence, number: int, clause: Claus
 def _audio(sentence: Sentence, number: int) -> int | None:
     """Return the recording of a clause: its own, the last before it, the next one, or none."""
     clauses = sentence.clauses
-    own = clauses[number].refs
-    if own:
-        return next((ref.audio for ref in own if ref.subject), own[0].audio)
+    own = _own(sentence.masked, clauses[number])
+    if own is not None:
+        return own.audio
     before = [ref.audio for clause in reversed(clauses[:number]) for ref in reversed(clause.refs)]
     after = [ref.audio for clause in clauses[number + 1 :] for ref in clause.refs]
     if any(cue.mode is not Mode.SAME for cue in clauses[number].cues):
@@ -147,6 +150,23 @@ def _audio(sentence: Sentence, number: int) -> int | None:
         return (before or after)[0]
     audio = sentence.compared[0] if sentence.compared else 0
     return 3 - audio if audio else None
+
+
+def _own(masked: str, clause: Clause) -> Ref | None:
+    """Return the recording that a clause speaks of, of those that it names.
+
+    Not the one that a sound comes from ("the dog of audio 1 is louder in audio 2") nor the one that it
+    is compared with: of what goes, the one in which it is gone.
+    """
+    subject = next((ref for ref in clause.refs if ref.subject), None)
+    if subject is not None or len(clause.refs) < 2:
+        return subject or next(iter(clause.refs), None)
+    gone = next((cue.start for cue in clause.cues if cue.mode in _GOES), None)
+    there = [ref for ref in clause.refs if gone is not None and ref.start >= gone]
+    than = _THAN.search(masked, clause.start, clause.end)
+    ours = [ref for ref in clause.refs if than is None or ref.start < than.start()]
+    held = [ref for ref in ours if not _ORIGIN.search(masked[clause.start : ref.start])]
+    return (there or held or ours or clause.refs)[0]
 
 
 # --- comparisons ---------------------------------------------------------------------------------

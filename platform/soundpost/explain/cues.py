@@ -40,7 +40,9 @@ _THAN = (
 _EXCEPT = (
     r"(?:(?:,\s*|\bbut\s+|\band\s+)(?:is\s+|are\s+)?not\s+(?:heard\s+|there\s+|present\s+)?in\s+"
     r"|unlike\s+(?:in\s+)?"
-    r"|(?:that|which)\s+(?:is|are)\s+(?:missing|absent|gone|not\s+heard)\s+(?:in|from)\s+)"
+    r"|(?:that|which)\s+(?:is|are)\s+(?:missing|absent|gone"
+    r"|not(?:\s+(?:heard|there|present|audible|found))?)\s+(?:in|from)\s+"
+    r"|(?:that|which)\s+cannot\s+be\s+heard\s+in\s+)"
 )
 
 REFERENCE = re.compile(rf"(?P<both>{_BOTH})|{REF}", re.IGNORECASE)
@@ -118,7 +120,7 @@ _LOOSE: tuple[tuple[int, str], ...] = (
 _HAS = r"(?:has|have|holds?|contains?|features?|carries|carry|includes?|presents?)"
 _IS = r"(?:is|are|was|were)"
 _MODES: tuple[tuple[Mode, str], ...] = (
-    (Mode.REPLACED_BY, rf"{_IS}\s+(?:replaced|exchanged|swapped)\s+(?:by|with|for)|gives?\s+way\s+to|makes?\s+way\s+for|turns?\s+into|changes?\s+(?:in)?to|becomes?(?=\s+an?\b)"),
+    (Mode.REPLACED_BY, rf"{_IS}\s+(?:replaced|exchanged|swapped)\s+(?:in\s+\*+\s+)?(?:by|with|for)|gives?\s+way\s+to|makes?\s+way\s+for|turns?\s+into|changes?\s+(?:in)?to|becomes?(?=\s+an?\b)"),
     (Mode.REPLACES, rf"replaces?|replacing|takes?\s+the\s+place\s+of|taking\s+the\s+place\s+of|(?:stands?\s+|{_IS}\s+heard\s+|{_IS}\s+)?(?:instead|in\s+place)\s+of|rather\s+than|stands?\s+in\s+for"),
     (Mode.JOINED_BY, rf"{_IS}\s+joined\s+by"),
     (Mode.JOINS, r"joins?(?!\s+in\b)"),
