@@ -7,16 +7,18 @@ import pytest
 from soundpost.explain.claims import Attribute, Direction, parse
 
 
+def said(text: str) -> set[str]:
+    """Return all that a text claims."""
+    return {f"{c.audio} {c.what or 'whole'} {c.attribute} {c.direction}" for c in parse(text)}
+
+
 def differences(text: str) -> set[str]:
     """Return what a text says to differ, or not to, without what is merely there."""
-    return {
-        f"{claim.audio} {claim.what or 'whole'} {claim.attribute} {claim.direction}"
-        for claim in parse(text)
-        if claim.direction not in (Direction.PRESENT, Direction.SAME)
-        or claim.attribute is Attribute.NOTHING
-    }
+    there = (f" {Attribute.EVENT} {Direction.PRESENT}", f" {Direction.SAME}")
+    return {one for one in said(text) if one == NOTHING or not one.endswith(there)}
 
 
+NOTHING = "0 whole nothing same"
 REPLACED = ("1 dog event only", "2 siren event only")
 # Which recording, where several are named.
 PLACES: dict[str, tuple[str, ...]] = {
@@ -42,3 +44,43 @@ PLACES: dict[str, tuple[str, ...]] = {
 def test_a_difference_is_read_of_the_recording_it_is_said_of(text: str) -> None:
     """Where a sound comes from, and what it is compared with, is another recording."""
     assert differences(text) == set(PLACES[text])
+
+
+# What is denied: all that is claimed.
+DENIED: dict[str, tuple[str, ...]] = {
+    "A dog does not bark in audio 2.": ("2 dog event absent",),
+    "The dogs don't bark in audio 2.": ("2 dog event absent",),
+    "There isn't a dog in audio 2.": ("2 dog event absent",),
+    "Audio 2 doesn't include a dog.": ("2 dog event absent",),
+    "Audio 2 hasn\u2019t got a dog.": ("2 dog event absent",),
+    "You cannot hear a dog in audio 2.": ("2 dog event absent",),
+    "A dog can't be heard in audio 2.": ("2 dog event absent",),
+    "Audio 2 never has a dog.": ("2 dog event absent",),
+    "Audio 2 has neither a dog nor a siren.": ("2 dog event absent", "2 siren event absent"),
+    "Neither recording has a dog.": ("0 dog event absent",),
+    "Neither audio 1 nor audio 2 has a dog.": ("0 dog event absent",),
+    "A dog is heard in neither recording.": ("0 dog event absent",),
+    "Neither recording is louder.": (),
+    "The dog is not louder in audio 2.": ("2 dog event present",),
+    "The dog doesn't get louder in audio 2.": ("2 dog event present",),
+    "The dog does not change in audio 2.": ("2 dog event present",),
+    "Audio 2 does not have more echo.": (),
+    "There is no more noise in audio 2 than in audio 1.": (),
+    "In both recordings the dog is louder than the rain.": (
+        "0 dog event present",
+        "0 rain event present",
+    ),
+    "The two recordings do not sound the same.": (),
+    "They don't sound alike.": (),
+    "There is no difference in level.": (),
+    "Audio 2 shows no significant changes in pitch or loudness.": (),
+    "The two recordings don't differ.": (NOTHING,),
+    "The recordings can't be told apart.": (NOTHING,),
+    "The two recordings are practically identical.": (NOTHING,),
+}
+
+
+@pytest.mark.parametrize("text", DENIED)
+def test_what_is_denied_is_not_claimed(text: str) -> None:
+    """A sound that is not there is absent, and what is not more is not less either."""
+    assert said(text) == set(DENIED[text])

@@ -17,7 +17,7 @@ from soundpost.explain.claim import (
     direction_of,
 )
 from soundpost.explain.clauses import Clause, Noun, Ref, Sentence, sentences_of
-from soundpost.explain.cues import EXCEPTED, NEGATED, NOTHING, WHOLE, Cue, Mode
+from soundpost.explain.cues import EXCEPTED, NEGATED, NOTHING, OF_ONE_PROPERTY, WHOLE, Cue, Mode
 
 __all__ = ["Attribute", "Claim", "Direction", "parse"]
 
@@ -113,12 +113,28 @@ def _nothing(reader: _Reader, sentence: Sentence) -> bool:
     found = NOTHING.search(sentence.masked)
     if found is None or EXCEPTED.search(sentence.masked):
         return False
-    if not found.group().lower().startswith(("no", "cannot")):
+    if not found.group().lower().startswith(("no", "can", "could")):
         clause = next(c for c in sentence.clauses if found.start() <= c.end)
         if any(noun.end <= found.start() for noun in clause.nouns):
             return False
+        if NEGATED.search(sentence.masked[: found.start()]):
+            return False
+    if _of_one_thing(sentence, found.end()):
+        return False
     reader.add(sentence, (0, None, Attribute.NOTHING, Direction.SAME), *found.span())
     return True
+
+
+def _of_one_thing(sentence: Sentence, end: int) -> bool:
+    """Say whether "no difference" is said of a sound, or of its pitch, and not of the recordings."""
+    if OF_ONE_PROPERTY.match(sentence.masked, end):
+        return True
+    after = [noun for clause in sentence.clauses for noun in clause.events if noun.start >= end]
+    return bool(after) and sentence.masked[end : after[0].start].strip().lower() in (
+        "in",
+        "of",
+        "to",
+    )
 
 
 def _read_clause(reader: _Reader, sentence: Sentence, number: int, clause: Clause) -> None:
@@ -177,7 +193,8 @@ def _compare(
 ) -> list[Noun]:
     """Note what one comparing word says, and return the sounds that it says it of."""
     masked = sentence.masked
-    if NEGATED.search(masked[clause.start : cue.start]) and cue.sign:
+    # Of both at once nothing can be more: it is compared with something else.
+    if cue.sign and (audio == 0 or NEGATED.search(masked[clause.start : cue.start])):
         return []
     nouns = _subjects(reader, sentence, clause, cue)
     attribute, events = _attribute(masked, cue, nouns, clause)
@@ -282,7 +299,7 @@ def _place(
     reader: _Reader, sentence: Sentence, clause: Clause, audio: int | None, compared: list[Noun]
 ) -> list[Noun]:
     """Note in which recording the sounds of a clause are, and return the sounds."""
-    nouns = [n for n in clause.nouns if n not in compared]
+    nouns = [n for n in clause.nouns if n not in compared and not _is_weighed(sentence, clause, n)]
     modes = [cue for cue in clause.cues if cue.mode is not None]
     events = [n for n in nouns if n.attribute is Attribute.EVENT]
     told = events or [n for n in nouns if n.attribute in (Attribute.NOISE, Attribute.REVERB)]
@@ -292,6 +309,13 @@ def _place(
         direction, cue, other = _direction(sentence, clause, modes, noun, audio)
         _note(reader, sentence, clause, noun, direction, cue, audio, other)
     return events
+
+
+def _is_weighed(sentence: Sentence, clause: Clause, noun: Noun) -> bool:
+    """Say whether a comparing word is said of the echo, the noise or a band: "not more echo"."""
+    before = [cue for cue in clause.cues if cue.mode is None and cue.start <= noun.start]
+    near = [cue for cue in before if not sentence.masked[cue.end : noun.start].strip()]
+    return noun.attribute is not Attribute.EVENT and bool(near)
 
 
 def _placed_before(
@@ -354,6 +378,9 @@ def _denied(masked: str, clause: Clause, cue: Cue, noun: Noun) -> bool:
 
 def _gone(clause: Clause, cue: Cue, noun: Noun) -> bool:
     before = [n for n in clause.nouns if n.end <= cue.start and not n.context]
+    if before and noun.start >= cue.end:
+        # "The dog does not bark" names it twice.
+        return noun.start - cue.end <= 1 and noun.what == before[-1].what
     return noun.end <= cue.start if before else True
 
 

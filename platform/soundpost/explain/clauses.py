@@ -137,11 +137,19 @@ def _read(words: str, start: int, last: int) -> tuple[Sentence, int]:
     for ref in refs:
         masked = masked[: ref.start] + "*" * (ref.end - ref.start) + masked[ref.end :]
     nouns = _nouns(masked)
-    cues = _cues(masked, nouns)
+    cues = sorted([*_cues(masked, nouns), *_neither(words, refs)], key=lambda cue: cue.start)
     clauses = _cut(masked, refs, nouns, cues)
     for ref in excluded:
         _exclude(clauses, ref)
     return Sentence(start, masked, clauses, [ref.audio for ref in compared]), last
+
+
+def _neither(words: str, refs: Sequence[Ref]) -> Iterator[Cue]:
+    """Yield what "neither recording" says besides naming both: that what is told is in none."""
+    for ref in refs:
+        if words[ref.start : ref.end].lower().startswith("neither"):
+            mode = Mode.ABSENT_AFTER if ref.subject else Mode.ABSENT_BEFORE
+            yield Cue(ref.start, ref.end, mode=mode)
 
 
 def _exclude(clauses: list[Clause], ref: Ref) -> None:

@@ -28,7 +28,8 @@ _BOTH = (
     r"|\b(?:in|of|by|across|between)\s+both\b(?!\s+the\b)|\bthe\s+two\b(?=\s+(?:have|share|hold|are))"
     r"|\bboth\b(?=\s+(?:have|hold|contain|feature|carry|share|are|include|keep|sound|consist"
     r"|open|start|begin|end|present|capture|let))"
-    rf"|\bneither(?:\s+(?:of\s+the\s+)?(?:two\s+)?{_NOUN}s?)?\b(?!\s+\w+er\b)"
+    rf"|\bneither\s+(?:of\s+(?:the\s+)?)?(?:two\s+)?{_NOUN}s?\b"
+    r"|\bneither(?=\s+(?:of\s+(?:them|the\s+two)\s+)?(?:has|holds|contains|features|is|was)\b)"
 )
 _PLAIN_REF = re.sub(r"\?P<\w+>", "?:", REF)
 _THAN = (
@@ -91,6 +92,8 @@ class Cue:
     loose: bool = False
 
 
+_NOT = r"(?:\s+not|n['\u2019]t)"
+_CANNOT = r"(?:can(?:\s*not|['\u2019]t)|could(?:\s+not|n['\u2019]t))"
 _MANY = r"(?:(?:a\s+few|several|many|some|one|two|three)\s+)?"
 _COMPARE: tuple[tuple[Attribute, int, str], ...] = (
     (Attribute.LEVEL, 0, r"(?:equally|as|just\s+as)\s+(?:loud|soft|quiet)(?:\s+as)?|the\s+same\s+(?:level|loudness|volume)"),
@@ -124,8 +127,8 @@ _MODES: tuple[tuple[Mode, str], ...] = (
     (Mode.REPLACES, rf"replaces?|replacing|takes?\s+the\s+place\s+of|taking\s+the\s+place\s+of|(?:stands?\s+|{_IS}\s+heard\s+|{_IS}\s+)?(?:instead|in\s+place)\s+of|rather\s+than|stands?\s+in\s+for"),
     (Mode.JOINED_BY, rf"{_IS}\s+joined\s+by"),
     (Mode.JOINS, r"joins?(?!\s+in\b)"),
-    (Mode.ABSENT_AFTER, rf"no\s+longer\s+{_HAS}|does\s+not\s+(?:have|hold|contain|include|feature|carry)|do\s+not\s+(?:have|hold|contain)|doesn't\s+(?:have|hold|contain)|without|lacks?|lacking|loses|has\s+lost|misses|omits|leaves?\s+out|devoid\s+of|free\s+of|no(?!\s+(?:longer|louder|softer|more|less|audible|difference|real|change))"),
-    (Mode.ABSENT_BEFORE, rf"(?:{_IS}\s+)?no\s+longer(?:\s+(?:there|heard|present|audible|part))?|{_IS}\s+(?:missing|gone|absent|removed|left\s+out|taken\s+out|taken\s+away|silent|lost|lacking)|(?:missing|absent|gone)(?=\s+(?:in|from)\b)|not(?=\s+in\b)|{_IS}\s+not\s+(?:heard|there|present|audible|part)|cannot\s+be\s+heard|drops?\s+out|(?:has|have)\s+(?:gone|disappeared|vanished|dropped\s+out)|disappears?|vanish(?:es)?|falls?\s+(?:silent|away)|{_IS}\s+dropped"),
+    (Mode.ABSENT_AFTER, rf"no\s+longer\s+{_HAS}|do(?:es)?{_NOT}\s+(?:have|hold|contain|include|feature|carry)|never\s+{_HAS}|hasn['\u2019]t\s+got|(?:{_CANNOT}|do{_NOT})\s+hear|{_IS}{_NOT}(?=\s+(?:an?|any)\b)|neither(?=\s+(?:an?|any)\b)|without|lacks?|lacking|loses|has\s+lost|misses|omits|leaves?\s+out|devoid\s+of|free\s+of|no(?!\s+(?:longer|louder|softer|more|less|audible|difference|real|change))"),
+    (Mode.ABSENT_BEFORE, rf"(?:{_IS}\s+)?no\s+longer(?:\s+(?:there|heard|present|audible|part))?|{_IS}\s+(?:missing|gone|absent|removed|left\s+out|taken\s+out|taken\s+away|silent|lost|lacking)|(?:missing|absent|gone)(?=\s+(?:in|from)\b)|not(?=\s+in\b)|{_IS}{_NOT}\s+(?:heard|there|present|audible|part)|{_CANNOT}\s+be\s+heard|do(?:es)?{_NOT}(?=\s+(?!change|differ|vary|move)\w+(?:\s+(?:in\b|\*)|\s*(?:[,.;]|$)))|drops?\s+out|(?:has|have)\s+(?:gone|disappeared|vanished|dropped\s+out)|disappears?|vanish(?:es)?|falls?\s+(?:silent|away)|{_IS}\s+dropped"),
     (Mode.ONLY, rf"only(?=\s+(?:heard\s+|present\s+)?in\b)|only(?=\s*\*)|(?<=\*)\s*(?:only(?!\s+{_HAS})|alone)|exclusive\s+to|unique\s+to|(?<=\*)\s+also\s+{_HAS}|adds?|added|adding|gains?|introduces?|brings?\s+in|{_IS}\s+new|new(?=\s+in\b)|newly|appears?(?!\s+to\b)|appearing|joins?\s+in|joining\s+in|an?\s+(?:extra|additional|further|new)|comes?\s+on\s+top"),
     (Mode.SAME, rf"remains?|stays?|goes\s+on|go\s+on|continues?|{_IS}\s+kept|unchanged|keeps?|{_IS}\s+the\s+same|sounds?\s+the\s+same|shared|share"),
 )  # fmt: skip
@@ -139,7 +142,7 @@ MODES = tuple(
     (mode, re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)) for mode, words in _MODES
 )
 NEGATED = re.compile(
-    r"\b(?:no|not|never|neither|nor|hardly|isn't|aren't|without\s+being)\s+(?:\w+\s+){0,1}$",
+    r"(?:\b(?:no|not|never|neither|nor|hardly|without\s+being)|n['\u2019]t)\s+(?:\w+\s+){0,1}$",
     re.IGNORECASE,
 )
 NOTHING = re.compile(
@@ -147,10 +150,17 @@ NOTHING = re.compile(
     r"(?:differences?|changes?)\b(?!\s+other)"
     r"|\bnothing\s+(?:audible\s+)?(?:has\s+|is\s+|that\s+can\s+be\s+heard\s+)?(?:changed|changes|differs"
     r"|different|sets\s+\w+(?:\s+\w+)?\s+apart|tells\s+\w+(?:\s+\w+)?\s+apart)"
-    r"|\b(?:are|sound|seem|is)\s+(?:identical|indistinguishable|alike|one\s+and\s+the\s+same"
-    r"|the\s+same|exactly\s+the\s+same|just\s+alike|just\s+the\s+same)\b"
-    r"|\bcannot\s+be\s+told\s+apart|\b(?:do|does)\s+not\s+(?:audibly\s+)?differ|\bsounds\s+(?:exactly\s+|just\s+)?"
+    r"|\b(?:are|sound|seem|is)\s+(?:(?:exactly|just|practically|virtually|completely|perfectly|entirely)\s+)?"
+    r"(?:identical|indistinguishable|alike|one\s+and\s+the\s+same|the\s+same)\b"
+    rf"|\b{_CANNOT}\s+be\s+told\s+apart|\bdo(?:es)?{_NOT}\s+(?:audibly\s+)?differ|\bsounds\s+(?:exactly\s+|just\s+)?"
     r"(?:like|the\s+same\s+as)\s+(?=\*)",
+    re.IGNORECASE,
+)
+# Of what there is no difference, where it is not the recordings.
+OF_ONE_PROPERTY = re.compile(
+    r"\s+(?:in|of|to)\s+(?:terms\s+of\s+)?(?:(?:the|its|their)\s+)?(?:overall\s+)?"
+    r"(?:levels?|loudness|volume|amplitude|intensity|pitch|tone|timbre|tempo|pace|speed|rate|rhythm"
+    r"|timing|duration|number|frequenc\w+|bass|treble|noise|echo|reverb\w*)\b",
     re.IGNORECASE,
 )
 EXCEPTED = re.compile(
