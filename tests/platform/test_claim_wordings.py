@@ -84,3 +84,35 @@ DENIED: dict[str, tuple[str, ...]] = {
 def test_what_is_denied_is_not_claimed(text: str) -> None:
     """A sound that is not there is absent, and what is not more is not less either."""
     assert said(text) == set(DENIED[text])
+
+
+# What it is that differs: the word that compares may belong to another one.
+COMPARED: dict[str, tuple[str, ...]] = {
+    "The overall level is lower in audio 1.": ("1 whole level softer",),
+    "Audio 2 has a higher overall loudness.": ("2 whole level louder",),
+    "The overall volume increases in audio 2.": ("2 whole level louder",),
+    "The level of the rain drops in audio 2.": ("2 rain level softer",),
+    "The number of barks is higher in audio 2.": ("2 dog count more",),
+    "Audio 2 has a lower tempo.": ("2 whole rate slower",),
+    "The dog is raised by three semitones in audio 2.": ("2 dog pitch higher",),
+    "The dog is lowered by 4 dB in audio 2.": ("2 dog level softer",),
+    "The lower frequencies are louder in audio 2.": ("2 low band boosted",),
+    "The higher frequencies are softer in audio 2.": ("2 high band cut",),
+    "Audio 2 is louder in the low frequencies.": ("2 low band boosted",),
+    "The bass of the dog is stronger in audio 2.": ("2 low band boosted",),
+    "The echo of the dog is weaker in audio 2.": ("2 whole reverb less",),
+    "In audio 2 the dog is louder than the rain.": (),
+    "The dog is higher in pitch than the siren in audio 2.": (),
+    "The dog is louder in audio 2 than the dog in audio 1.": ("2 dog level louder",),
+    "Audio 2 has a higher proportion of birds.": (),
+    "The rain has a slower attack in audio 2.": (),
+    "Audio 2 holds noise, creating a more immersive scene.": (),
+    "Audio 2 has an echo with a longer duration.": (),
+    "The echo is longer in audio 2.": ("2 whole reverb more",),
+}
+
+
+@pytest.mark.parametrize("text", COMPARED)
+def test_a_comparison_is_read_of_what_it_compares(text: str) -> None:
+    """Level, number, pace, pitch or band; and never of two sounds in one recording."""
+    assert differences(text) == set(COMPARED[text])

@@ -70,6 +70,12 @@ _GENERIC = frozenset(
 _MOST_WORDS_AFTER_NO = 4
 _GOES = (Mode.REPLACED_BY, Mode.ABSENT_BEFORE)
 _THAN = re.compile(r"\bthan\b", re.IGNORECASE)
+_THAN_WHAT = re.compile(r"\s+(?:in\s+\w+\s+)?than\s+", re.IGNORECASE)
+# A loose word before another word says something of that: "a longer duration".
+_ATTRIBUTE = re.compile(
+    r"-\w|\s+(?!(?:in|on|of|at|by|for|than|and|but|or|as|while|whereas|here|there|over)\b)[a-z]",
+    re.IGNORECASE,
+)
 _ORIGIN = re.compile(r"\b(?:of|from)\s*$", re.IGNORECASE)
 
 
@@ -198,7 +204,7 @@ def _compare(
         return []
     nouns = _subjects(reader, sentence, clause, cue)
     attribute, events = _attribute(masked, cue, nouns, clause)
-    if attribute is None:
+    if attribute is None or _within_one(masked, clause, cue, events):
         return []
     if audio is None:
         audio = reader.audio if reader.audio and _PRONOUN.match(masked.lstrip()) else 2
@@ -212,17 +218,31 @@ def _compare(
     return events
 
 
+def _within_one(masked: str, clause: Clause, cue: Cue, events: list[Noun]) -> bool:
+    """Say whether a sound is compared with another sound: "louder than the rain"."""
+    than = _THAN_WHAT.match(masked, cue.end)
+    if than is None:
+        return False
+    others = {noun.what for noun in clause.events if noun.start == than.end()}
+    return bool(others - {noun.what for noun in events})
+
+
 def _subjects(reader: _Reader, sentence: Sentence, clause: Clause, cue: Cue) -> list[Noun]:
     """Return the nouns that a comparing word belongs to; none means the whole recording."""
     masked = sentence.masked
     for noun in clause.nouns:
         if noun.start >= cue.end and not masked[cue.end : noun.start].strip():
             return [noun]
+    if cue.loose and _ATTRIBUTE.match(masked, cue.end):
+        return []
     before = [n for n in clause.nouns if n.end <= cue.start and not n.context]
     if WHOLE.search(masked[clause.start : clause.end]):
         return [n for n in before if n.attribute is not Attribute.EVENT]
     if before:
         return _coordinated(masked, before, cue)
+    bands = [n for n in clause.nouns if n.start >= cue.end and n.attribute is Attribute.BAND]
+    if bands and masked[cue.end : bands[0].start].strip().lower() in ("in", "at"):
+        return bands[:1]
     if cue.loose or any(ref.subject and ref.start < cue.start for ref in clause.refs):
         return []
     lead = masked[clause.start : cue.start]
@@ -241,6 +261,12 @@ def _coordinated(masked: str, before: list[Noun], cue: Cue) -> list[Noun]:
         events = [noun for noun in before if noun.attribute is Attribute.EVENT]
         return chosen + events[-1:]
     others = [noun for noun in before[:-1] if noun.attribute is not Attribute.EVENT]
+    if (
+        others
+        and others[-1].attribute in _OF_SOUNDS
+        and (masked[others[-1].end : before[-1].start].strip().lower() == "of")
+    ):
+        return others[-1:]
     if _VERB_OF_MANY.search(masked[before[-1].end : cue.start]):
         for noun in reversed(before[:-1]):
             if not _AND.match(masked[noun.end : chosen[0].start]):
@@ -250,7 +276,8 @@ def _coordinated(masked: str, before: list[Noun], cue: Cue) -> list[Noun]:
     return [*last, *chosen]
 
 
-_PROPERTIES = (Attribute.LEVEL, Attribute.PITCH, Attribute.RATE)
+_PROPERTIES = (Attribute.LEVEL, Attribute.PITCH, Attribute.RATE, Attribute.COUNT)
+_OF_SOUNDS = (Attribute.BAND, Attribute.REVERB)
 
 
 def _attribute(

@@ -50,7 +50,8 @@ _NOUNS: tuple[tuple[Attribute, str | None, re.Pattern[str]], ...] = (
     ),
     (Attribute.REVERB, None, re.compile(r"\b(?:the\s+|some\s+)?(?:reverb(?:eration)?|echo(?:es)?)\b", re.IGNORECASE)),
     (Attribute.NOISE, None, re.compile(r"\b(?:the\s+|some\s+|a\s+layer\s+of\s+)?(?:background\s+)?noise\b(?!\s+of)", re.IGNORECASE)),
-    (Attribute.LEVEL, None, re.compile(r"\bthe\s+(?:level|volume|loudness)\b", re.IGNORECASE)),
+    (Attribute.LEVEL, None, re.compile(r"\bthe\s+(?:overall\s+)?(?:level|volume|loudness)\b", re.IGNORECASE)),
+    (Attribute.COUNT, None, re.compile(r"\bthe\s+number\s+of\b", re.IGNORECASE)),
     (Attribute.PITCH, None, re.compile(r"\b(?:the|its)\s+pitch\b", re.IGNORECASE)),
     (Attribute.RATE, None, re.compile(r"\b(?:the|its)\s+(?:pace|speed|tempo)\b", re.IGNORECASE)),
 )  # fmt: skip
@@ -220,7 +221,8 @@ def _overlaps(start: int, end: int, spans: Sequence[Noun | Cue]) -> bool:
 
 def _cues(masked: str, nouns: list[Noun]) -> list[Cue]:
     cues: list[Cue] = []
-    events = [noun for noun in nouns if noun.attribute is Attribute.EVENT]
+    # "Fallen leaves" do not fall, and "lower frequencies" are not lower than others.
+    events = [noun for noun in nouns if noun.attribute in (Attribute.EVENT, Attribute.BAND)]
     for attribute, sign, pattern in COMPARE:
         for match in pattern.finditer(masked):
             if not (_overlaps(*match.span(), cues) or _overlaps(*match.span(), events)):

@@ -95,14 +95,27 @@ class Cue:
 _NOT = r"(?:\s+not|n['\u2019]t)"
 _CANNOT = r"(?:can(?:\s*not|['\u2019]t)|could(?:\s+not|n['\u2019]t))"
 _MANY = r"(?:(?:a\s+few|several|many|some|one|two|three)\s+)?"
+_LOUDNESS = r"(?:levels?|loudness|volume|amplitude|intensity)\b"
+_PACE = r"(?:pace|speed|tempo|rate)\b"
+# What begins or ends faster does not go faster, and a higher share is not higher.
+_OF_ONE_MOMENT = r"(?!,?\s+(?:attack|decay|onset|release|rise|fade|increase|decrease)\w*)"
+_OF_NO_PITCH = (
+    r"(?!\s+(?:proportion|number|density|degree|amount|share|percentage|quality|range)\b)"
+)
 _COMPARE: tuple[tuple[Attribute, int, str], ...] = (
     (Attribute.LEVEL, 0, r"(?:equally|as|just\s+as)\s+(?:loud|soft|quiet)(?:\s+as)?|the\s+same\s+(?:level|loudness|volume)"),
     (Attribute.PITCH, 0, r"the\s+same\s+pitch"),
     (Attribute.RATE, 0, r"the\s+same\s+(?:pace|speed|tempo|rate)"),
+    (Attribute.LEVEL, 1, rf"higher\s+(?:overall\s+)?{_LOUDNESS}|raised\s+by\s+\S+\s+dB\b"),
+    (Attribute.LEVEL, -1, rf"lower\s+(?:overall\s+)?{_LOUDNESS}|lowered\s+by\s+\S+\s+dB\b"),
+    (Attribute.PITCH, 1, r"(?:raised|shifted\s+up)\s+by\s+(?:\S+\s+){1,2}?(?:semitones?|octaves?)"),
+    (Attribute.PITCH, -1, r"(?:lowered|shifted\s+down)\s+by\s+(?:\S+\s+){1,2}?(?:semitones?|octaves?)"),
+    (Attribute.RATE, 1, rf"higher\s+{_PACE}"),
+    (Attribute.RATE, -1, rf"lower\s+{_PACE}"),
     (Attribute.COUNT, 1, rf"{_MANY}more\s+(?:times|often|frequently|repetitions)|a\s+(?:greater|larger)\s+number\s+of\s+times|once\s+more"),
     (Attribute.COUNT, -1, rf"{_MANY}fewer(?:\s+(?:times|repetitions))?|less\s+(?:often|frequently)|a\s+smaller\s+number\s+of\s+times|not\s+as\s+(?:often|many\s+times)"),
-    (Attribute.RATE, 1, r"faster|quicker|more\s+(?:quickly|rapidly|rapid)|(?:sped|speeded)\s+up|speeds\s+up"),
-    (Attribute.RATE, -1, r"slower|more\s+slowly|less\s+(?:quickly|rapidly|rapid)|slowed\s+down|slows\s+down"),
+    (Attribute.RATE, 1, rf"(?:faster|quicker|more\s+(?:quickly|rapidly|rapid)){_OF_ONE_MOMENT}|(?:sped|speeded)\s+up|speeds\s+up"),
+    (Attribute.RATE, -1, rf"slower{_OF_ONE_MOMENT}|more\s+slowly|less\s+(?:quickly|rapidly|rapid)|slowed\s+down|slows\s+down"),
     (Attribute.TIME, -1, r"earlier|sooner"),
     (Attribute.TIME, 1, r"later(?!\s+on\b)|delayed"),
     (Attribute.REVERB, 1, r"more\s+(?:reverberant|reverberation|reverb|echo(?:es)?|echoing|echoey|echoic)|roomier|stronger\s+(?:echo(?:es)?|reverberation|reverb)"),
@@ -113,12 +126,12 @@ _COMPARE: tuple[tuple[Attribute, int, str], ...] = (
     (Attribute.PITCH, -1, r"lower[-\s]pitched|lower\s+in\s+(?:pitch|tone)|(?:a|at\s+a)\s+lower\s+pitch|duller|deeper|darker|less\s+bright|more\s+muffled"),
     (Attribute.LEVEL, 1, r"louder|more\s+loudly|(?:higher|raised|increased)\s+in\s+(?:level|volume)|(?:a|at\s+a)\s+higher\s+(?:level|volume)|turned\s+up|stronger|more\s+prominent|amplified|boosted|raised|lifted|brought\s+up|emphasi[sz]ed|fuller|less\s+(?:quiet|faint|soft)"),
     (Attribute.LEVEL, -1, r"softer|quieter|fainter|weaker|less\s+(?:loud|prominent|strong)|more\s+(?:quietly|softly|faintly)|(?:lower|lowered|reduced)\s+in\s+(?:level|volume)|(?:a|at\s+a)\s+lower\s+(?:level|volume)|turned\s+down|cut(?:\s+back|\s+down)?|reduced|lowered|damped|weakened|attenuated|thinner|toned\s+down|held\s+back"),
-    (Attribute.PITCH, 1, r"higher"),
-    (Attribute.PITCH, -1, r"lower"),
+    (Attribute.PITCH, 1, rf"higher{_OF_NO_PITCH}"),
+    (Attribute.PITCH, -1, rf"lower{_OF_NO_PITCH}"),
 )  # fmt: skip
 _LOOSE: tuple[tuple[int, str], ...] = (
-    (1, r"more|longer|increased|increases|rises|rise|grows|grown|greater"),
-    (-1, r"less|shorter|decreased|decreases|falls|fall|shrinks|smaller"),
+    (1, r"more|longer|increased|increases|rises|rise|grows|grown|greater|larger"),
+    (-1, r"less|shorter|decreased|decreases|falls|fall|drops|shrinks|smaller"),
 )
 _HAS = r"(?:has|have|holds?|contains?|features?|carries|carry|includes?|presents?)"
 _IS = r"(?:is|are|was|were)"
