@@ -116,3 +116,26 @@ COMPARED: dict[str, tuple[str, ...]] = {
 def test_a_comparison_is_read_of_what_it_compares(text: str) -> None:
     """Level, number, pace, pitch or band; and never of two sounds in one recording."""
     assert differences(text) == set(COMPARED[text])
+
+
+# What is told of one recording, and what is said of it beside another.
+TOLD: dict[str, tuple[str, ...]] = {
+    "Audio 2 adds a siren to the rain.": ("2 siren event only",),
+    "Audio 2 introduces a distinct siren.": ("2 siren event only",),
+    "Audio 2 has rain and an additional siren.": ("2 siren event only",),
+    "In audio 2 birds are heard, and their chirping adds a gentle texture.": (),
+    "In audio 2 the wind adds depth, the dog a new layer.": (),
+    "In audio 1 a dog barks and later a siren wails.": (),
+    "In audio 1 a dog barks, and later on there is a siren.": (),
+    "A dog barks in both, but later in audio 2.": ("2 dog time later",),
+    "The scene of audio 2 is more static and predictable.": (),
+    "Audio 2 is a low-frequency, steady and softer sound.": ("2 whole level softer",),
+    "Audio 2 has a high-frequency hiss and a weaker dog.": ("2 dog level softer",),
+    "The high-frequency content is stronger in audio 2.": ("2 high band boosted",),
+}
+
+
+@pytest.mark.parametrize("text", TOLD)
+def test_what_happens_in_one_recording_is_no_difference(text: str) -> None:
+    """Sounds follow each other, add to a scene and have a character without a comparison."""
+    assert differences(text) == set(TOLD[text])

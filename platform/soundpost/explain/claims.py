@@ -379,7 +379,7 @@ def _direction(
                 return Direction.ABSENT, cue, False
             case Mode.ABSENT_BEFORE if not noun.context and _gone(clause, cue, noun):
                 return Direction.ABSENT, cue, False
-    only = next((cue for cue in modes if cue.mode is Mode.ONLY), None)
+    only = next((c for c in modes if _is_only(sentence.masked, clause, c, noun)), None)
     if only is not None and not noun.context:
         return Direction.ONLY, only, False
     elsewhere = any(audio and ref.audio == 3 - audio for ref in clause.excluded)
@@ -387,6 +387,19 @@ def _direction(
     if elsewhere or (_INSTEAD.search(sentence.masked) and not again):
         return (Direction.PRESENT if noun.context else Direction.ONLY), None, False
     return Direction.PRESENT, None, False
+
+
+def _is_only(masked: str, clause: Clause, cue: Cue, noun: Noun) -> bool:
+    """Say whether a word says of a sound that the other recording has it not.
+
+    What adds must be a recording: a sound may add something to its scene.
+    """
+    if cue.mode is Mode.EXTRA:
+        between = masked[cue.end : noun.start]
+        return noun.start >= cue.end and len(between.split()) <= 1 and "," not in between
+    before = any(other.end <= cue.start and not other.context for other in clause.events)
+    adds = cue.mode is Mode.ADDS and noun.start >= cue.end and not before
+    return adds or cue.mode is Mode.ONLY
 
 
 def _denied(masked: str, clause: Clause, cue: Cue, noun: Noun) -> bool:

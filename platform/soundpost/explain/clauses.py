@@ -38,10 +38,14 @@ _HOLDS = re.compile(
     r"|opens?|starts?|begins?|shares?|plays?|brings|goes|go)\b",
     re.IGNORECASE,
 )
+# A "high-frequency chirp" is a sound: the band is named by a noun.
+_OF_BAND = (
+    r"(?:frequency\s+)?(?:band|range|tones|part)|frequency\s+(?:notes|content|energy|components)"
+)
 _BANDS = (
-    ("low", r"bass(?:es)?|low\s+end|(?:low(?:er)?|deep)[-\s]+(?:frequenc(?:y|ies)|(?:frequency\s+)?(?:band|range|tones|part|notes)|tones)|lows"),
-    ("middle", r"(?:mid(?:dle)?|medium)[-\s]*(?:frequenc(?:y|ies)|(?:frequency\s+)?(?:band|range|tones|part))|midrange|mids"),
-    ("high", r"treble|high\s+end|(?:high(?:er)?|upper)[-\s]+(?:frequenc(?:y|ies)|(?:frequency\s+)?(?:band|range|tones|part|notes))|highs"),
+    ("low", rf"bass(?:es)?|low\s+end|(?:low(?:er)?|deep)[-\s]+(?:frequencies|{_OF_BAND}|notes|tones)|lows"),
+    ("middle", rf"(?:mid(?:dle)?|medium)[-\s]*(?:frequencies|{_OF_BAND})|midrange|mids"),
+    ("high", rf"treble|high\s+end|(?:high(?:er)?|upper)[-\s]+(?:frequencies|{_OF_BAND}|notes)|highs"),
 )  # fmt: skip
 _NOUNS: tuple[tuple[Attribute, str | None, re.Pattern[str]], ...] = (
     *(
@@ -59,6 +63,10 @@ _CONTEXT = re.compile(
     r"\b(?:over|behind|under|beneath|to|during|amid|alongside|beside|next\s+to|on\s+top\s+of"
     r"|against|along\s+with|among|before|after|above|below|beyond|between)\s+(?:\w+\s+){0,1}$",
     re.IGNORECASE,
+)
+# "A more static scene" has no static in it.
+_STEADY = re.compile(
+    r"\b(?:more|less|relatively|rather|quite|very|mostly)\s+static$", re.IGNORECASE
 )
 _AND_GAP = re.compile(r"^[\s,]*(?:and|or)?\s*(?:the|a|an)?\s*$", re.IGNORECASE)
 
@@ -195,6 +203,7 @@ def _nouns(masked: str) -> list[Noun]:
     nouns = [
         Noun(m.start, m.end, Attribute.EVENT, m.key, masked[m.start : m.end].lower().startswith("the "))
         for m in find_events(masked)
+        if not (m.key == "static" and _STEADY.search(masked[: m.end]))
     ]  # fmt: skip
     for attribute, what, pattern in _NOUNS:
         for match in pattern.finditer(masked):

@@ -71,6 +71,8 @@ class Mode(Enum):
     """How the events of a clause are said to be in a recording."""
 
     ONLY = "only"
+    ADDS = "adds"
+    EXTRA = "extra"
     ABSENT_AFTER = "absent after"
     ABSENT_BEFORE = "absent before"
     REPLACED_BY = "replaced by"
@@ -117,7 +119,7 @@ _COMPARE: tuple[tuple[Attribute, int, str], ...] = (
     (Attribute.RATE, 1, rf"(?:faster|quicker|more\s+(?:quickly|rapidly|rapid)){_OF_ONE_MOMENT}|(?:sped|speeded)\s+up|speeds\s+up"),
     (Attribute.RATE, -1, rf"slower{_OF_ONE_MOMENT}|more\s+slowly|less\s+(?:quickly|rapidly|rapid)|slowed\s+down|slows\s+down"),
     (Attribute.TIME, -1, r"earlier|sooner"),
-    (Attribute.TIME, 1, r"later(?!\s+on\b)|delayed"),
+    (Attribute.TIME, 1, r"later(?!\s+(?:on|an?|the|some|there)\b)|delayed"),
     (Attribute.REVERB, 1, r"more\s+(?:reverberant|reverberation|reverb|echo(?:es)?|echoing|echoey|echoic)|roomier|stronger\s+(?:echo(?:es)?|reverberation|reverb)"),
     (Attribute.REVERB, -1, r"less\s+(?:reverberant|reverberation|reverb|echo(?:es)?|echoing|echoey|echoic)|drier|dryer|weaker\s+(?:echo(?:es)?|reverberation|reverb)"),
     (Attribute.NOISE, 1, r"noisier|(?:more|stronger|louder|heavier)\s+(?:background\s+)?noise"),
@@ -142,7 +144,9 @@ _MODES: tuple[tuple[Mode, str], ...] = (
     (Mode.JOINS, r"joins?(?!\s+in\b)"),
     (Mode.ABSENT_AFTER, rf"no\s+longer\s+{_HAS}|do(?:es)?{_NOT}\s+(?:have|hold|contain|include|feature|carry)|never\s+{_HAS}|hasn['\u2019]t\s+got|(?:{_CANNOT}|do{_NOT})\s+hear|{_IS}{_NOT}(?=\s+(?:an?|any)\b)|neither(?=\s+(?:an?|any)\b)|without|lacks?|lacking|loses|has\s+lost|misses|omits|leaves?\s+out|devoid\s+of|free\s+of|no(?!\s+(?:longer|louder|softer|more|less|audible|difference|real|change))"),
     (Mode.ABSENT_BEFORE, rf"(?:{_IS}\s+)?no\s+longer(?:\s+(?:there|heard|present|audible|part))?|{_IS}\s+(?:missing|gone|absent|removed|left\s+out|taken\s+out|taken\s+away|silent|lost|lacking)|(?:missing|absent|gone)(?=\s+(?:in|from)\b)|not(?=\s+in\b)|{_IS}{_NOT}\s+(?:heard|there|present|audible|part)|{_CANNOT}\s+be\s+heard|do(?:es)?{_NOT}(?=\s+(?!change|differ|vary|move)\w+(?:\s+(?:in\b|\*)|\s*(?:[,.;]|$)))|drops?\s+out|(?:has|have)\s+(?:gone|disappeared|vanished|dropped\s+out)|disappears?|vanish(?:es)?|falls?\s+(?:silent|away)|{_IS}\s+dropped"),
-    (Mode.ONLY, rf"only(?=\s+(?:heard\s+|present\s+)?in\b)|only(?=\s*\*)|(?<=\*)\s*(?:only(?!\s+{_HAS})|alone)|exclusive\s+to|unique\s+to|(?<=\*)\s+also\s+{_HAS}|adds?|added|adding|gains?|introduces?|brings?\s+in|{_IS}\s+new|new(?=\s+in\b)|newly|appears?(?!\s+to\b)|appearing|joins?\s+in|joining\s+in|an?\s+(?:extra|additional|further|new)|comes?\s+on\s+top"),
+    (Mode.ONLY, rf"only(?=\s+(?:heard\s+|present\s+)?in\b)|only(?=\s*\*)|(?<=\*)\s*(?:only(?!\s+{_HAS})|alone)|exclusive\s+to|unique\s+to|(?<=\*)\s+also\s+{_HAS}|added|{_IS}\s+new|new(?=\s+in\b)|newly|appears?(?!\s+to\b)|appearing|joins?\s+in|joining\s+in|comes?\s+on\s+top"),
+    (Mode.EXTRA, r"an?\s+(?:extra|additional|further|new)"),
+    (Mode.ADDS, r"adds?|adding|gains?|introduces?|introducing|brings?\s+in"),
     (Mode.SAME, rf"remains?|stays?|goes\s+on|go\s+on|continues?|{_IS}\s+kept|unchanged|keeps?|{_IS}\s+the\s+same|sounds?\s+the\s+same|shared|share"),
 )  # fmt: skip
 
