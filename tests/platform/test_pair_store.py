@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from soundpost.errors import InvalidValueError, PairsMissingError
 from soundpost.models.placeholder import ToneEncoder
 from soundpost.training import pair_store
 from soundpost.training.data import Clip
-from soundpost.training.pair_records import Edit, EditKind, PairRecord
+from soundpost.training.pair_records import Edit, EditKind, PairRecord, lean
 from soundpost.training.pair_scenes import PairPool, pair_pool
 from soundpost.training.pair_store import (
     PairSet,
@@ -121,6 +122,22 @@ def test_sets_are_joined_by_row(pool: PairPool, tmp_path: Path) -> None:
     assert last.record == one.pairs[-1].record
     np.testing.assert_array_equal(both.vectors[last.first], one.vectors[one.pairs[-1].first])
     assert join([one]) is one
+
+
+def test_sounds_of_both_scenes_are_left_out_of_older_sets(pool: PairPool, tmp_path: Path) -> None:
+    make_set(tmp_path, replace(CONFIG, groups=2), pool, Ear())
+    dog, gone = Edit(EditKind.ADDED, "dog"), Edit(EditKind.REMOVED, "dog")
+    rain, cat = Edit(EditKind.ADDED, "rain"), Edit(EditKind.REMOVED, "cat")
+    told = [(dog, gone, rain), (dog, gone), (Edit(EditKind.REPLACED, "dog", "dog"),), (cat, rain)]
+    rows = [
+        {"first": 0, "second": 1, "kind": "different", "edits": lean(edits), "rendered": {}}
+        for edits in told
+    ]
+    rows.append({**rows[1], "kind": "edited"})
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "pairs.jsonl").write_text(lines, encoding="utf-8")
+    kept = [pair.record.edits for pair in load_pairs(tmp_path).pairs]
+    assert kept == [(rain,), (cat, rain), (dog, gone)]
 
 
 def _pair(*kinds: EditKind, kind: str = "edited") -> Pair:

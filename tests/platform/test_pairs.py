@@ -466,6 +466,17 @@ def test_different_scenes_share_no_sound(groups: list[Group]) -> None:
             assert gone == names[0]
 
 
+def test_a_sound_of_both_scenes_is_no_difference(pool: PairPool) -> None:
+    # In this group the sound that was put in the place of another is one of the other scene, too.
+    records = [pair.record for pair in make_group(pool, 37, measured=False).pairs]
+    shared = 0
+    for record in (one for one in records if one.kind == "different"):
+        first, second = ({one.what for one in side} for side in (record.heard_1, record.heard_2))
+        shared += len(first & second)
+        assert {edit.what for edit in record.edits} == first ^ second
+    assert shared
+
+
 def test_a_group_is_its_seed(pool: PairPool, groups: list[Group]) -> None:
     again = make_group(pool, 3)
     assert again.pairs == groups[3].pairs

@@ -162,6 +162,15 @@ class PairRecord:
             raise InvalidValueError(error.args[0], "missing from a pair's record") from error
 
 
+def only_of_one(edits: Sequence[Edit]) -> tuple[Edit, ...]:
+    """Leave out of the edits of different scenes what comes and goes: both hold such a sound."""
+    gone = {edit.what for edit in edits if edit.kind in (EditKind.REMOVED, EditKind.REPLACED)}
+    come = {edit.what for edit in edits if edit.kind is EditKind.ADDED}
+    come |= {edit.other for edit in edits if edit.kind is EditKind.REPLACED}
+    both = gone & come
+    return tuple(edit for edit in edits if edit.what not in both)
+
+
 def _undone(name: str, value: float) -> float:
     return 1.0 / value if name == CENTROID_RATIO else -value + 0.0
 

@@ -36,7 +36,7 @@ from soundpost.explain.listening import listen
 from soundpost.models.compact import SHIPPED_WEIGHTS, CompactEncoder
 from soundpost.models.encoder import AudioTextEncoder
 from soundpost.training.data import SAMPLE_RATE_HZ
-from soundpost.training.pair_records import Heard, PairRecord, edits_of, heard_of, lean
+from soundpost.training.pair_records import Heard, PairRecord, edits_of, heard_of, lean, only_of_one
 from soundpost.training.pair_scenes import SPLITS, PairPool, load_pair_pool
 from soundpost.training.pairs import Group, Pair, make_group
 
@@ -125,7 +125,12 @@ def load_pairs(folder: Path) -> PairSet:
     vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
     recordings = [_recording(json.loads(line)) for line in _lines(folder / _RECORDINGS)]
     pairs = [_pair(json.loads(line), recordings) for line in _lines(folder / _PAIRS)]
-    return PairSet(vectors, pairs)
+    return PairSet(vectors, [pair for pair in pairs if not _is_untold(pair.record)])
+
+
+def _is_untold(record: PairRecord) -> bool:
+    """Say whether two scenes are different ones of the same sounds: nothing is known of how."""
+    return record.kind == "different" and not record.edits
 
 
 def join(sets: Sequence[PairSet]) -> PairSet:
@@ -165,8 +170,10 @@ def _recording(row: dict[str, Any]) -> _Recording:
 
 def _pair(row: dict[str, Any], recordings: Sequence[_Recording]) -> Pair:
     first, second = recordings[row["first"]], recordings[row["second"]]
+    edits = edits_of(row["edits"])
     record = PairRecord(
-        edits=edits_of(row["edits"]),
+        # Sets made before hold the sounds of both here, too.
+        edits=only_of_one(edits) if row["kind"] == "different" else edits,
         heard_1=first.heard,
         heard_2=second.heard,
         duration_1_s=first.duration_s,

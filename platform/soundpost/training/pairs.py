@@ -31,6 +31,7 @@ from soundpost.training.pair_records import (
     EditKind,
     Heard,
     PairRecord,
+    only_of_one,
 )
 from soundpost.training.pair_scene_draws import (
     draw_machine_scene,
@@ -241,7 +242,9 @@ class _Maker:
         for other in range(len(drawn), len(scenes)):
             for place in (0, int(self.rng.integers(1, len(drawn))) if len(drawn) > 1 else 0):
                 edits = _difference(heard[place], heard[other])
-                pairs += self._both_ways(place, other, edits, "different")
+                # Of another dog in another place nothing can be told that the record knows.
+                if edits:
+                    pairs += self._both_ways(place, other, edits, "different")
         # Where the second of two draws fell on the base, the pair is there already.
         return list({(pair.first, pair.second): pair for pair in pairs}.values())
 
@@ -276,11 +279,11 @@ class _Maker:
 
 
 def _difference(first: Sequence[Heard], second: Sequence[Heard]) -> tuple[Edit, ...]:
-    """Return what differs between two scenes that have nothing in common."""
+    """Return what differs between two scenes: the sounds that only one of them has."""
     if len(first) == 1 and len(second) == 1:
-        return (Edit(EditKind.REPLACED, first[0].what, second[0].what),)
+        return only_of_one([Edit(EditKind.REPLACED, first[0].what, second[0].what)])
     removed = [Edit(EditKind.REMOVED, one.what) for one in first]
-    return (*removed, *(Edit(EditKind.ADDED, one.what) for one in second))
+    return only_of_one([*removed, *(Edit(EditKind.ADDED, one.what) for one in second)])
 
 
 # --- what follows physically --------------------------------------------------------------------
