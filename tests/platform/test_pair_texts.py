@@ -153,6 +153,18 @@ def test_texts_of_different_scenes_and_of_identical_recordings(tier: int) -> Non
         judge(identical, reference(identical, tier, rng))
 
 
+@pytest.mark.parametrize("tier", [2, 3])
+def test_other_scenes_are_not_said_to_be_one_with_a_change(tier: int) -> None:
+    """Where one sound stands for another in another place, the rest is not as it was."""
+    edits = (Edit(EditKind.REPLACED, "dog", "siren"),)
+    rng = np.random.default_rng(tier)
+    heard = [(draw_heard(key, rng),) for key in ("dog", "siren")]
+    record = PairRecord(edits, heard[0], heard[1], 5.0, 6.0, kind="different")
+    texts = [reference(record, tier, rng).lower() for _ in range(60)]
+    words = ("nothing else", "all else", "the rest of", "untouched", "the setting stays")
+    assert not [text for text in texts if any(word in text for word in words)]
+
+
 def test_texts_are_as_long_as_their_tier() -> None:
     """Few words, one sentence, a paragraph."""
     rng = np.random.default_rng(5)

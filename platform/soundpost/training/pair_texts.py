@@ -247,7 +247,7 @@ def _extended(record: PairRecord, names: Names, rng: np.random.Generator) -> str
     slots = {"character": _character(keys, rng), "with": _with_character(keys, rng)}
     slots["shared"] = _with_character(shared, rng)
     text = frame.format(content=content, edits=edits, **slots)
-    if len(text.split()) < _SHORT_TIER_2 and not _are_scenes(record):
+    if len(text.split()) < _SHORT_TIER_2 and record.kind != "different":
         text += drawn(ADDITIONS, rng)
     return sentence(text)
 
@@ -345,7 +345,7 @@ def _physically(record: PairRecord, names: Names, rng: np.random.Generator) -> l
 
 def _impressions(record: PairRecord, names: Names, rng: np.random.Generator) -> list[str]:
     """Say how the edits may strike a listener, in words that no instrument could check."""
-    if _are_scenes(record):
+    if record.kind == "different":
         return []
     return [_impression(edit, names, rng) for edit in record.edits]
 
@@ -387,7 +387,7 @@ def _places(record: PairRecord, names: Names, rng: np.random.Generator) -> list[
 
 def _closings(record: PairRecord, so_far: str, rng: np.random.Generator) -> list[str]:
     """Round a paragraph off, at greater length where it is short."""
-    if _are_scenes(record) or record.kind == "different":
+    if record.kind == "different":
         closings: Sequence[str] = CLOSINGS_OF_DIFFERENT
         chosen = [closings[int(place)] for place in rng.permutation(len(closings))[:2]]
     else:
