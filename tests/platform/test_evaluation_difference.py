@@ -135,6 +135,20 @@ def test_a_perfect_writer() -> None:
     assert found["supported claims that are true"] == 1.0
 
 
+def test_claims_of_alike_sounds_belong_to_their_own_edits() -> None:
+    """Rain in one scene and thunder in the other are two edits, each told once and rightly."""
+    scenes = PairRecord(
+        (Edit(EditKind.REMOVED, "rain"), Edit(EditKind.ADDED, "thunderstorm")),
+        (_RAIN, _DOG),
+        (replace(_RAIN, what="thunderstorm"), _DOG),
+        5.0,
+        5.0,
+        kind="different",
+    )
+    judged = judge(_outcome(scenes, truth(scenes), truth(scenes.reversed())), _WAY)
+    assert judged.named == judged.direction == judged.audio == (True, True)
+
+
 def test_a_writer_that_mixes_the_recordings_up_names_all_and_is_never_right() -> None:
     found = _measures(MixesAudiosUp())
     assert found["edits named"] == 1.0

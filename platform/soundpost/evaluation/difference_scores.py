@@ -14,7 +14,7 @@ from soundpost.evaluation.metrics import Estimate, bootstrap
 from soundpost.explain.claim import Attribute, Claim, Direction
 from soundpost.explain.verdict import Verdict
 from soundpost.training.pair_records import PairRecord
-from soundpost.training.pair_truth import direction_right, false_of, names, right_audio
+from soundpost.training.pair_truth import direction_right, false_of, names, naming, right_audio
 
 Key = tuple[str | None, Attribute, int, Direction | int]
 # A measure of one text: as many values as there is evidence, none where it does not apply.
@@ -104,14 +104,14 @@ def judge(outcome: Outcome, way: Way) -> Judged:
     record, told = outcome.pair.record, outcome.told[way]
     record = record.reversed() if way.swapped else record
     claims = [checked.claim for checked in told.claims]
-    naming = [[claim for claim in claims if names(claim, edit)] for edit in record.edits]
-    found = [(edit, some) for edit, some in zip(record.edits, naming, strict=True) if some]
+    named = naming(claims, record.edits)
+    found = [(edit, some) for edit, some in zip(record.edits, named, strict=True) if some]
     false = [false_of(claim, record) for claim in claims]
     other = outcome.told.get(way._replace(swapped=not way.swapped))
     turned = swap(claims, [c.claim for c in other.claims]) if other else (None, None, None)
     return Judged(
         slot=outcome.pair.slot,
-        named=tuple(bool(some) for some in naming),
+        named=tuple(bool(some) for some in named),
         direction=tuple(all(direction_right(c, edit) for c in some) for edit, some in found),
         audio=tuple(all(right_audio(c, edit) for c in some) for edit, some in found),
         claims=len(claims),
