@@ -26,6 +26,7 @@ from soundpost.evaluation.explanation_examples import draw, edit_words, example,
 from soundpost.evaluation.held_out_pairs import (
     FIRST_SEED,
     SAME,
+    TWO,
     select,
     slot_of,
     waves_of,
@@ -70,6 +71,23 @@ def test_pairs_are_chosen_by_slot_and_always_the_same(pool: PairPool) -> None:
     assert all(pair.record.seed >= FIRST_SEED for pair in pairs)
     for pair in pairs:
         assert pair.slot == SAME if not pair.edited else str(pair.record.edits[0].kind)
+
+
+def test_what_another_edit_undoes_is_not_asked_for(pool: PairPool) -> None:
+    """Turned up, but softer without the loudest sound: as in training, nobody could tell."""
+    records = [pair.record for pair in select(pool, {TWO: 12})]
+    moved = {
+        EditKind.LOUDER: lambda found: min(found["level_db"], found["a_level_db"]) > 0.0,
+        EditKind.SOFTER: lambda found: max(found["level_db"], found["a_level_db"]) < 0.0,
+    }
+    whole = [
+        (edit, record.rendered)
+        for record in records
+        for edit in record.edits
+        if edit.what is None and edit.kind in moved
+    ]
+    assert whole
+    assert all(moved[edit.kind](rendered) for edit, rendered in whole)
 
 
 def test_no_scene_weighs_more_than_its_share(pool: PairPool) -> None:

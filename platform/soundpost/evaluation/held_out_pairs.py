@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from soundpost.audio.acoustics import measure
 from soundpost.training.data import SAMPLE_RATE_HZ
 from soundpost.training.pair_records import EditKind, PairRecord
-from soundpost.training.pairs import Group, Pair, PairPool, make_group, rendered
+from soundpost.training.pairs import Group, Pair, PairPool, is_borne_out, make_group, rendered
 
 FloatArray = NDArray[np.float32]
 
@@ -88,9 +88,13 @@ def _of_group(group: Group, left: Counter[str], rng: np.random.Generator) -> Ite
         slot = slot_of(pair)
         if left[slot] <= 0:
             continue
+        record = _measured(group, pair)
+        # As in training: nobody could hear what another edit undoes.
+        if not is_borne_out(record):
+            continue
         left[slot] -= 1
         taken += 1
-        yield HeldOutPair(_measured(group, pair), slot, group.origins[0][0])
+        yield HeldOutPair(record, slot, group.origins[0][0])
         if taken == _MOST_OF_A_GROUP:
             return
 

@@ -107,9 +107,15 @@ class Group:
         pairs = []
         for pair in self.pairs:
             found = rendered(acoustics[pair.first], acoustics[pair.second])
-            if all(_is_borne_out(edit, found) for edit in pair.record.edits):
-                pairs.append(replace(pair, record=replace(pair.record, rendered=found)))
+            record = replace(pair.record, rendered=found)
+            if is_borne_out(record):
+                pairs.append(replace(pair, record=record))
         return replace(self, pairs=tuple(pairs))
+
+
+def is_borne_out(record: PairRecord) -> bool:
+    """Say whether what was measured on both recordings bears out all that is said of the whole."""
+    return all(_is_borne_out(edit, record.rendered) for edit in record.edits)
 
 
 def _is_borne_out(edit: Edit, found: dict[str, float]) -> bool:
