@@ -106,6 +106,7 @@ DIFFERENT = [
     ("count", "door_wood_knock", Attribute.COUNT, Direction.MORE, Direction.FEWER),
     ("rate", "clock_tick", Attribute.RATE, Direction.FASTER, Direction.SLOWER),
     ("pitch", "alarm", Attribute.PITCH, Direction.HIGHER, Direction.LOWER),
+    ("band", None, Attribute.PITCH, Direction.HIGHER, Direction.LOWER),
     ("band", "high", Attribute.BAND, Direction.BOOSTED, Direction.CUT),
     ("reverb", None, Attribute.REVERB, Direction.MORE, Direction.LESS),
     ("noise", None, Attribute.NOISE, Direction.MORE, Direction.LESS),

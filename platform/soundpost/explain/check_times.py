@@ -19,6 +19,8 @@ ACTIVE: Final = Limits(clear=0.25, least=0.0, same=0.2)
 # log2 of the ratio of pulses a second: 0.15 is a tenth faster.
 RATE: Final = Limits(clear=0.15, least=-0.15, same=0.08)
 SEMITONES: Final = Limits(clear=0.75, least=-0.75, same=0.75)
+# Octaves between the mean frequencies of whole recordings: 0.1 is 7 % higher.
+BRIGHTNESS: Final = Limits(clear=0.1, least=0.0, same=0.05)
 # Spectra that fit so well without a shift have not moved.
 UNMOVED_LIKENESS: Final = 0.98
 # What turns faster is higher: their pace is too quick to be counted.
@@ -88,7 +90,9 @@ def _check_turning(claim: Claim, compared: Comparison) -> Checked:
 
 
 def check_pitch(claim: Claim, compared: Comparison) -> Checked:
-    """Check by how many semitones the spectrum of a sound moved."""
+    """Check by how many semitones the spectrum of a sound moved, or how bright the whole is."""
+    if claim.what is None:
+        return _check_brightness(claim, compared)
     shift = compared.pitch(claim.what)
     measurement = {"shift_semitones": shift.semitones, "likeness": shift.likeness}
     reason = f"the spectrum of {named(claim.what)} moves by {shift.semitones:+.1f} semitones"
@@ -97,4 +101,13 @@ def check_pitch(claim: Claim, compared: Comparison) -> Checked:
     if shift.likeness < UNMOVED_LIKENESS:
         return not_measurable(claim, f"no shift of {named(claim.what)} fits", **measurement)
     verdict = Verdict.SUPPORTED if claim.change == 0 else Verdict.CONTRADICTED
+    return Checked(claim, verdict, measurement, reason)
+
+
+def _check_brightness(claim: Claim, compared: Comparison) -> Checked:
+    """A filter or another sound makes the whole brighter, and nothing of it higher."""
+    first, second = compared.centroids_hz()
+    measurement = {"centroid_1_hz": first, "centroid_2_hz": second}
+    reason = f"the mean frequency is {first:.0f} Hz in audio 1 and {second:.0f} Hz in audio 2"
+    verdict = BRIGHTNESS.verdict(float(np.log2(second / first)), claim.change)
     return Checked(claim, verdict, measurement, reason)

@@ -102,6 +102,11 @@ class Comparison:
         place = BAND_NAMES.index(name)
         return float(rises[place]), float(rises[place] - np.delete(rises, place).mean())
 
+    def centroids_hz(self) -> tuple[float, float]:
+        """Return the mean frequency of each: how bright it is as a whole."""
+        first, second = (max(one.acoustics.centroid_hz, 1.0) for one in self.both)
+        return first, second
+
     def noise_db(self) -> tuple[float, float]:
         """Return by how much the noise floor rose in all bands, and by how much more than peaks."""
         return noise_db(*self.both)
