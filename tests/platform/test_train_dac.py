@@ -33,6 +33,7 @@ from soundpost.training.caption_data import (
     load_captions,
     read,
     save_captions,
+    texts_of,
     told_in_turn,
 )
 from soundpost.training.composed import Pool, active
@@ -199,6 +200,21 @@ def pool() -> Pool:
 def pitches(heard: object, rng: np.random.Generator) -> str:
     assert isinstance(heard, tuple)
     return " then ".join(one.what for one in heard)
+
+
+def test_captions_of_the_validation_clips_are_not_read(tmp_path: Path) -> None:
+    """Captioners are measured on them, and on those alike."""
+    texts = {
+        "audiocaps/train.csv": "file_name,caption\na.wav,A dog barks.\nb.wav,A cat  meows\n",
+        "audiocaps/val.csv": "file_name,caption_1\nc.wav,A siren wails\n",
+        "clotho/train.csv": "file_name,caption_1\nd.wav,Rain falls.\n",
+        "clotho/val.csv": "file_name,caption_1\ne.wav,a cat meows.\n",
+        "soundbible/sb_final.json": json.dumps({"data": [{"caption": "A bell."}]}),
+    }
+    for name, text in texts.items():
+        (tmp_path / "text" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "text" / name).write_text(text, encoding="utf-8")
+    assert texts_of(tmp_path) == ["A dog barks", "Rain falls", "A bell"]
 
 
 def test_recordings_are_composed_and_their_record_is_in_order_of_time() -> None:

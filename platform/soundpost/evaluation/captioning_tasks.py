@@ -18,6 +18,7 @@ from soundpost.training.caption_data import (
     draw_recordings,
     frames_of,
     load_captions,
+    plain,
     save_captions,
 )
 from soundpost.training.pair_records import Heard
@@ -95,11 +96,6 @@ def trained_texts(folders: Sequence[Path]) -> frozenset[str]:
     """Return the texts of prepared folders. Raises PathNotFoundError for a folder without them."""
     sources = [load_captions(folder / "texts.npz") for folder in folders]
     return frozenset(plain(text) for one in sources for row in one.captions for text in row)
-
-
-def plain(text: str) -> str:
-    """Return a caption in the form in which two are compared."""
-    return " ".join(text.lower().strip(" .").split())
 
 
 def _text_task(

@@ -30,7 +30,7 @@ from soundpost.models.compact import CompactEncoder
 from soundpost.models.encoder import AudioTextEncoder, FloatArray
 from soundpost.training.composed import Layout, Pool, Scene, draw_plan, play, render
 from soundpost.training.composed_texts import Gap, fit_gap
-from soundpost.training.data import captions
+from soundpost.training.data import captions, validation_captions
 from soundpost.training.pair_captions import caption
 from soundpost.training.pair_records import Heard
 from soundpost.training.pair_scenes import load_pair_pool
@@ -224,14 +224,23 @@ def gap_of(encoder: AudioTextEncoder, recordings: Sequence[Recording], write: Wr
 
 
 def texts_of(data: Path) -> list[str]:
-    """Return what people wrote of sounds: AudioCaps, Clotho and SoundBible, each once."""
+    """Return what people wrote of sounds: AudioCaps, Clotho and SoundBible, each once.
+
+    Not what they wrote of the validation clips: captioners are measured on these.
+    """
+    kept = {plain(caption) for caption in validation_captions(data)}
     found = dict.fromkeys(caption.strip().rstrip(".") for caption in captions(data))
     path = data / "text" / "soundbible" / "sb_final.json"
     if not path.is_file():
         raise DataMissingError(path)
     for row in json.loads(path.read_text(encoding="utf-8"))["data"]:
         found[str(row["caption"]).strip().rstrip(".")] = None
-    return [caption for caption in found if caption]
+    return [caption for caption in found if caption and plain(caption) not in kept]
+
+
+def plain(caption: str) -> str:
+    """Return a caption in the form in which two are compared."""
+    return " ".join(caption.lower().strip(" .").split())
 
 
 def save_captions(path: Path, source: HeardCaptions | TextCaptions) -> None:

@@ -98,13 +98,27 @@ def unit_wave(wave: NDArray[np.int16]) -> NDArray[np.float32]:
     return np.asarray(wave, np.float32) * np.float32(2.0**-15)
 
 
+_CAPTIONED = ("audiocaps", "clotho")
+
+
 def captions(data: Path) -> list[str]:
-    """Return every caption of AudioCaps, Clotho and SoundBible, each once, in a fixed order."""
+    """Return every caption of AudioCaps and Clotho, each once, in a fixed order."""
+    return _captions(
+        data, [f"{name}/{part}.csv" for name in _CAPTIONED for part in ("train", "val")]
+    )
+
+
+def validation_captions(data: Path) -> list[str]:
+    """Return those of their validation clips, which captioners are measured on."""
+    return _captions(data, [f"{name}/val.csv" for name in _CAPTIONED])
+
+
+def _captions(data: Path, names: Sequence[str]) -> list[str]:
     text = data / "text"
     if not text.is_dir():
         raise DataMissingError(text)
     found: dict[str, None] = {}
-    for name in ("audiocaps/train.csv", "audiocaps/val.csv", "clotho/train.csv", "clotho/val.csv"):
+    for name in names:
         for row in _rows(text / name):
             for column, value in row.items():
                 if column.startswith("caption"):
