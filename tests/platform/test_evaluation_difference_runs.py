@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from soundpost.evaluation import adiff_texts
+from soundpost.evaluation.adiff_texts import TextSet
 from soundpost.evaluation.difference_outcomes import (
     CHECKED,
     MEASURED,
@@ -35,6 +37,7 @@ from soundpost.evaluation.written_before import WrittenBefore
 from soundpost.models.adiff_writer import Written, WrittenToken
 from soundpost.models.encoder import AudioEncoding
 from soundpost.models.placeholder import ToneEncoder
+from soundpost.training.adiff_rows import AdiffRow
 from soundpost.training.data import SAMPLE_RATE_HZ, Clip
 from soundpost.training.pair_records import Edit, EditKind, Heard
 from soundpost.training.pair_scenes import PairPool, pair_pool
@@ -128,6 +131,19 @@ class CountingWriter:
 
     def write_many(self, firsts: FloatArray, seconds: FloatArray, tier: int) -> list[Written]:
         return [self.write(a, b, [tier])[0] for a, b in zip(firsts, seconds, strict=True)]
+
+
+def test_what_published_texts_are_measured_on_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explanations of one clip of a row are new to the network; its captions are not."""
+    monkeypatch.setattr(adiff_texts, "missing", lambda: "Java is not installed")
+    row = AdiffRow("AudioCaps/a.wav", "AudioCaps/b.wav", "A dog", "Rain", 1, "Audio 2 has rain.")
+    writer = CountingWriter()
+    writer.audio_width = ToneEncoder().spec.dimension + 1
+    lines = adiff_texts.lines(writer, ToneEncoder(), [TextSet("ACD", 1, (row,))])
+    told = "\n".join(lines)
+    assert "| ACD, tier 1 | 1 |" in told
+    assert "No explanation of one of the two clips was trained on" in told
+    assert "have read its captions" in told
 
 
 def _vectors() -> tuple[FloatArray, FloatArray]:

@@ -96,7 +96,8 @@ def lines(writer: AdiffWriter, encoder: AudioTextEncoder, sets: Sequence[TextSet
             rows = _rows(told, meteor)
     header = ["captions in place of recordings", "texts", *TEXT_COLUMNS, "published BLEU_4"]
     note = (
-        "One reference each. The published figures are of the full-size model on the recordings "
+        "One reference each. No explanation of one of the two clips was trained on; the encoder and the "
+        "language model have read its captions, as all others. The published figures are of the full-size model on the recordings "
         "themselves (and of the test part): for orientation."
     )
     title = "### Published explanations, as text"

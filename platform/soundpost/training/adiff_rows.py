@@ -1,7 +1,8 @@
 """The difference explanations published with ADIFF (arXiv 2502.04476), and which are held out.
 
 A tenth of the clips, by a hash of their names, is held out: rows about any of them are "test", all
-others "train", so that no caption of a held-out clip is ever trained on.
+others "train", so that no explanation of a held-out clip is ever trained on. Captions are: those of
+all clips are among the texts that the encoder and the language model have read.
 """
 
 from __future__ import annotations
