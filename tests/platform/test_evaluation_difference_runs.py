@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from soundpost.evaluation import adiff_texts
 from soundpost.evaluation.adiff_texts import TextSet
+from soundpost.evaluation.difference import as_text
 from soundpost.evaluation.difference_outcomes import (
     CHECKED,
     MEASURED,
@@ -35,9 +37,10 @@ from soundpost.evaluation.held_out_pairs import (
 )
 from soundpost.evaluation.written_before import WrittenBefore
 from soundpost.models.adiff_writer import Written, WrittenToken
+from soundpost.models.compact import CompactEncoder
 from soundpost.models.encoder import AudioEncoding
 from soundpost.models.placeholder import ToneEncoder
-from soundpost.training.adiff_rows import AdiffRow
+from soundpost.training.adiff_rows import FILES, AdiffRow, is_held_out
 from soundpost.training.data import SAMPLE_RATE_HZ, Clip
 from soundpost.training.pair_records import Edit, EditKind, Heard
 from soundpost.training.pair_scenes import PairPool, pair_pool
@@ -115,6 +118,7 @@ class CountingWriter:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.firsts: list[FloatArray] = []
 
     def write(
         self,
@@ -126,6 +130,7 @@ class CountingWriter:
         seed: int | None = None,
     ) -> list[Written]:
         self.asked += len(tiers)
+        self.firsts.append(first)
         texts = [f"{first.sum():.0f} {second.sum():.0f} {tier} {banned} {seed}" for tier in tiers]
         return [Written(text, (WrittenToken(0, len(text), 0.5),)) for text in texts]
 
@@ -144,6 +149,25 @@ def test_what_published_texts_are_measured_on_is_said(monkeypatch: pytest.Monkey
     assert "| ACD, tier 1 | 1 |" in told
     assert "No explanation of one of the two clips was trained on" in told
     assert "have read its captions" in told
+
+
+def test_captions_are_embedded_as_they_were_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the shipped encoder, whichever hears the pairs: their spaces are not one."""
+    monkeypatch.setenv("SOUNDPOST_DATA", str(tmp_path))
+    monkeypatch.setattr(adiff_texts, "missing", lambda: "Java is not installed")
+    clip = next(f"{n}.wav" for n in range(99) if is_held_out(f"{n}.wav"))
+    head, row = "filepath1,filepath2,caption1,caption2,answer", f"{clip},b.wav,A dog,Rain,It rains."
+    (tmp_path / "text" / "adiff").mkdir(parents=True)
+    for name, _ in FILES:
+        (tmp_path / "text" / "adiff" / name).write_text(f"{head}\n{row}\n", encoding="utf-8")
+    encoder = CompactEncoder.load(threads=1)
+    writer = CountingWriter()
+    writer.audio_width = encoder.spec.dimension + 1
+    as_text(Namespace(texts=5, captions="compact"), writer)
+    wanted = encoder.embed_text(["A dog"])[0] * np.sqrt(encoder.spec.dimension)
+    np.testing.assert_allclose(writer.firsts[0][:-1], wanted, atol=1e-4)
 
 
 def _vectors() -> tuple[FloatArray, FloatArray]:

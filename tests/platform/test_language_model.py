@@ -28,7 +28,7 @@ from soundpost.models.language_model import (
     save_language_model,
 )
 from soundpost.training import language as training
-from soundpost.training.adiff_rows import adiff_rows, is_held_out
+from soundpost.training.adiff_rows import FILES, adiff_rows, is_held_out
 from soundpost.training.language import Corpus, LanguageOptions, train_language, train_tokenizer
 
 TEXTS = (
@@ -195,7 +195,7 @@ def test_clips_that_are_held_out_are_in_no_training_row(tmp_path: Path) -> None:
     folder = tmp_path / "text" / "adiff"
     folder.mkdir(parents=True)
     lines = [f"c,a/clip{n}.wav,a/clip{n + 1}.wav,one,two,ask, told {n} \n" for n in range(60)]
-    for name in training.adiff_rows.__globals__["_FILES"]:
+    for name in FILES:
         (folder / name[0]).write_text(
             ROWS + "".join(lines) + "c,a/x.wav,a/x.wav,one,one,ask,same\n"
         )

@@ -33,6 +33,7 @@ from soundpost.models.adiff_writer import AdiffWriter
 from soundpost.models.compact import CompactEncoder
 from soundpost.training import pairs
 from soundpost.training.pair_scenes import PairPool, load_pair_pool
+from soundpost.training.pair_store import load_encoder
 
 SECTION = Section("## Explanations", "explanations")
 CHUNK = 24
@@ -168,9 +169,17 @@ def report(options: argparse.Namespace) -> Iterator[list[str]]:
     teller = load_teller(options)
     outcomes = tell_pairs(options, teller)
     yield Tables(outcomes).lines()
-    sets = adiff_texts.text_sets(load_settings().data, options.texts)
-    yield adiff_texts.lines(teller.network, teller.encoder, sets)
+    yield as_text(options, teller.network)
     yield timing(teller, options)
+
+
+def as_text(options: argparse.Namespace, network: AdiffWriter) -> list[str]:
+    """Return the table of published explanations, their captions in the space that was trained on.
+
+    The spaces of two encoders are not one, and no recording is heard here that an encoder could know.
+    """
+    sets = adiff_texts.text_sets(load_settings().data, options.texts)
+    return adiff_texts.lines(network, load_encoder(options.captions), sets)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -178,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_options(parser)
     parser.add_argument("--texts", type=int, default=200, help="published rows a dataset and tier")
+    parser.add_argument(
+        "--captions", default="compact", help="the encoder of captions that the network learnt from"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(2)
     began = time.monotonic()

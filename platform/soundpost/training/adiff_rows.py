@@ -16,7 +16,7 @@ from soundpost.errors import DataMissingError, InvalidValueError
 
 PARTS = ("train", "test")
 _HELD_OUT = 10
-_FILES = (
+FILES = (
     ("acd_val_adiff_fewwords_answer.csv", 1),
     ("acd_val_adiff_sentence_answer.csv", 2),
     ("acd_val_adiff_detail_answer.csv", 3),
@@ -44,7 +44,7 @@ def adiff_rows(data: Path, part: str) -> list[AdiffRow]:
     """
     if part not in PARTS:
         raise InvalidValueError(part, f"one of {', '.join(PARTS)}")
-    rows = [row for name, tier in _FILES for row in _read(data / "text" / "adiff" / name, tier)]
+    rows = [row for name, tier in FILES for row in _read(data / "text" / "adiff" / name, tier)]
     held_out = part == "test"
     return [
         row
