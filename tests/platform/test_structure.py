@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from soundpost.config import Settings
+from soundpost.training.dac import CaptionOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE_ROOTS = {
@@ -134,6 +135,26 @@ def test_make_help_lists_every_target() -> None:
     ).stdout
     assert {line.split()[1] for line in shown.splitlines()} == targets
     assert {"help", "demo", "test", "lint", "bench", "eval-encoder", "lock", "clean"} <= targets
+
+
+def test_docs_train_as_make_does() -> None:
+    """Whoever takes the steps one by one comes to the same network."""
+    makefile = (ROOT / "Makefile").read_text()
+    told = (ROOT / "docs" / "training-explanations.md").read_text()
+    for variable, option in {
+        "EXPLAIN_GROUPS": "--split train --groups",
+        "STAGE_2_STEPS": "--stage 2 --steps",
+        "EXPLAIN_STEPS": "--stage 3 --steps",
+    }.items():
+        (number,) = re.findall(rf"^{variable} \?= (\d+)$", makefile, flags=re.MULTILINE)
+        assert re.findall(rf"{option} (\d+)", told) == [number]
+    (groups,) = re.findall(r"--split dev --groups (\d+)", makefile)
+    assert f"--split dev --groups {groups} " in told
+
+
+def test_docs_say_how_much_the_twin_teaches() -> None:
+    told = (ROOT / "docs" / "captions.md").read_text()
+    assert f"(the others, {1.0 - CaptionOptions().taught:.0%}".replace("%", " %") in told
 
 
 @pytest.mark.parametrize("name", LOCKS)

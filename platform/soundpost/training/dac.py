@@ -2,8 +2,8 @@
 
 Four phases, all on the same captions. latents: the text space, a masked autoencoder of captions;
 its lower half is frozen afterwards. twin: the next word, by cross-entropy. Then the twin captions
-the sounds of the training set, and DAC learns half from those captions, half from the captions as
-they are, told apart by a style: many wordings are true of one sound, and words that are written all
+the sounds of the training set, and DAC learns mostly from those captions (`taught`), the rest from
+the captions as they are, told apart by a style: many wordings are true of one sound, and words that are written all
 at once mix them, unless each sound has one wording (sequence-level distillation, arXiv 1606.07947,
 as non-autoregressive translation uses it, arXiv 1711.02281). DAC also begins with the twin's reader
 and attention: hearing is learnt once. dac: x_0 by mean squared error over the places that count
