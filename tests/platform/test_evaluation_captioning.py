@@ -21,12 +21,14 @@ from soundpost.evaluation.captioning_scores import (
     captions_per_s,
     score,
 )
-from soundpost.evaluation.captioning_tasks import five_captions, unseen
+from soundpost.evaluation.captioning_tasks import five_captions, groups_of, unseen
 from soundpost.models.caption_condition import Conditions, Style
 from soundpost.models.caption_twin import TwinConfig, TwinModel, TwinWriter, twin_of
 from soundpost.models.dac import DacConfig, DacDimensions, DacModel, DacSampling, DacWriter
 from soundpost.models.encoder import FloatArray
 from soundpost.models.text_latents import CaptionVocabulary
+from soundpost.training.caption_data import draw_recordings, draw_scenes, heard_in
+from soundpost.training.composed import Pool, active
 
 _TEXTS = ("a dog barks in the yard", "heavy rain falls on a roof", "a train passes by quickly")
 
@@ -139,6 +141,19 @@ def test_clips_without_all_five_captions_are_left_out(tmp_path: Path) -> None:
     assert five_captions(path) == [("one", "two", "three", "four", "five")]
     with pytest.raises(DataMissingError):
         five_captions(tmp_path / "missing.csv")
+
+
+def test_scenes_of_one_origin_are_one_group() -> None:
+    """Intervals are over origins: two scenes that begin with one clip are no two pieces of evidence."""
+    waves = [np.full(5 * 16_000, 8_000, np.int16) for _ in range(3)]
+    pool = Pool({row: active(wave) for row, wave in enumerate(waves)}, {0: "a", 1: "b", 2: "c"})
+    scenes = list(draw_scenes(pool, 12, seed=2))
+    groups = groups_of(scenes, {0: "x", 1: "x", 2: "y"})
+    firsts = [scene.events[0].clip for scene in scenes]
+    assert len({*firsts}) == 3
+    assert groups.tolist() == [int(clip == 2) for clip in firsts]
+    recordings = draw_recordings(pool, 12, seed=2)
+    assert [one.heard for one in recordings] == [heard_in(scene) for scene in scenes]
 
 
 def _tiny_networks() -> tuple[DacWriter, TwinWriter]:

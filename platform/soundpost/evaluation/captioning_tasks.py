@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from soundpost.errors import DataMissingError
 from soundpost.evaluation.captioning_scores import CaptionTask
+from soundpost.evaluation.text_scores import IntArray
 from soundpost.models.caption_condition import Style
 from soundpost.models.encoder import AudioTextEncoder, FloatArray
 from soundpost.training.caption_data import (
     HeardCaptions,
     Recording,
     draw_recordings,
+    draw_scenes,
     frames_of,
     load_captions,
     plain,
     save_captions,
 )
+from soundpost.training.composed import Scene
 from soundpost.training.pair_records import Heard
 from soundpost.training.pair_scenes import load_pair_pool
 from soundpost.training.pair_texts import caption
@@ -39,9 +42,10 @@ def heard_task(
 ) -> list[CaptionTask]:
     """Return single sounds and scenes of the folds that nothing was trained on."""
     path = kept / encoder.spec.revision[:16] / f"captions-{most}-{_SEED}.npz"
+    pool = load_pair_pool(data, cache, "test")
     if not path.is_file():
-        pool = load_pair_pool(data, cache, "test").sounds
-        save_captions(path, _heard(encoder, list(draw_recordings(pool, most, _SEED)), caption))
+        recordings = list(draw_recordings(pool.sounds, most, _SEED))
+        save_captions(path, _heard(encoder, recordings, caption))
     heard = load_captions(path)
     rng = np.random.default_rng(_SEED)
     tokens = tuple(heard.tokens(row, rng) for row in range(len(heard.counts)))
@@ -51,10 +55,16 @@ def heard_task(
             tokens=tokens,
             vectors=np.stack([_unit(part.sum(axis=0)) for part in tokens]),
             references=heard.captions,
-            groups=np.arange(len(tokens)),
+            groups=groups_of(draw_scenes(pool.sounds, most, _SEED), pool.origins),
             style=Style.RECORDS,
         )
     ]
+
+
+def groups_of(scenes: Iterable[Scene], origins: Mapping[int, str]) -> IntArray:
+    """Return the number of each scene's origin: the recording that its first clip was cut from."""
+    found = [origins[scene.events[0].clip] for scene in scenes]
+    return np.unique(found, return_inverse=True)[1].astype(np.int64)
 
 
 def _heard(

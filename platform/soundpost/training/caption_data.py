@@ -136,11 +136,16 @@ def told_in_turn(caption: str) -> list[str]:
 
 def draw_recordings(pool: Pool, count: int, seed: int) -> Iterator[Recording]:
     """Compose so many recordings: a quarter are single sounds, the others scenes."""
+    for scene in draw_scenes(pool, count, seed):
+        yield Recording(heard_in(scene), render(scene, pool))
+
+
+def draw_scenes(pool: Pool, count: int, seed: int) -> Iterator[Scene]:
+    """Compose the scenes of so many recordings, without their waves."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         layout = Layout.SINGLE if rng.random() < _SINGLE_SHARE else None
-        scene = play(draw_plan(pool, rng, layout), pool, rng)
-        yield Recording(heard_in(scene), render(scene, pool))
+        yield play(draw_plan(pool, rng, layout), pool, rng)
 
 
 def heard_in(scene: Scene) -> tuple[Heard, ...]:
