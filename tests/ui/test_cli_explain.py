@@ -146,9 +146,16 @@ def open_incident(tmp_path: Path) -> None:
             "measurement": {"level_change_db": 26.0},
             "reason": "the whole is louder",
         }
+        vague = {
+            "tier": 1,
+            "quote": "the hum is faster",
+            "verdict": "not measurable",
+            "measurement": {},
+            "reason": "nothing pulses",
+        }
         text = {
             "text": "Audio 2 is louder.",
-            "claims": [claim],
+            "claims": [claim, vague],
             "written_by": "model",
             "attempts": 2,
             "excluded": ["a dog barks"],
@@ -176,6 +183,7 @@ def test_an_incident_shows_what_differs_with_its_evidence(soundpost: Run, tmp_pa
     assert 'taken back, as the recordings say otherwise: "a dog barks"' in told
     assert "Measured: level +26.0 dB" in told
     assert "Written by adiff 0123456789ab, then checked." in told
+    assert 'not measurable "the hum is faster"  nothing pulses' in told
     document = json.loads(soundpost("incidents", "show", "1", "--json").out)
     (finding,) = document["findings"]
     assert finding["explanation"]["tiers"]["1"]["text"] == "Audio 2 is louder."

@@ -131,8 +131,8 @@ def _print_claim(claim: Mapping[str, Any], indent: str) -> None:
         measured = [f"{name} {value:g}" for name, value in claim["measurement"].items()]
         why = "; ".join(part for part in (why, ", ".join(measured)) if part)
     line = Text.assemble(
-        (f"{indent}{mark:<4}", style),
-        f'"{terminal.printable(claim["quote"])}"',
+        (f"{indent}{mark:<3}", style),
+        f' "{terminal.printable(claim["quote"])}"',
         (f"  {why}", "dim"),
     )
     terminal.say(line)
