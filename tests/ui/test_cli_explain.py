@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import select
 
 from soundpost.explain import between, caption
 from soundpost.explain.caption import FixedCaptioner
+from soundpost.jobs import JobQueue, NoSender
 from soundpost.monitoring.incidents import Round, apply
 from soundpost.monitoring.rules import Firing
 from soundpost.store import explanations, rules, sources
@@ -118,10 +120,13 @@ def test_a_recording_whose_file_is_gone_is_named(soundpost: Run, tmp_path: Path)
     assert "[file-missing]" in soundpost("explain", "1", "loud.wav").err
 
 
-def open_incident(tmp_path: Path) -> None:
-    """Let a rule fire for the loud recording, which is found beside the soft one."""
-    store = open_store(f"sqlite:///{tmp_path / 'home' / 'soundpost.db'}")
-    with store.session() as session:
+def open_incident(tmp_path: Path, explained: bool = True) -> None:
+    """Let a rule fire for the loud recording, which is found beside the soft one.
+
+    explained: it has its words; otherwise a job is to find them.
+    """
+    url = f"sqlite:///{tmp_path / 'home' / 'soundpost.db'}"
+    with closing(open_store(url)) as store, store.session() as session:
         new = rules.NewRule(name="loud", kind="level", created_by="a", settings={"above_dbfs": -30})
         rule = rules.add(session, new, now=START)
         source_id = sources.by_name(session, "archive").id
@@ -139,6 +144,9 @@ def open_incident(tmp_path: Path) -> None:
         )
         session.add(found)
         session.flush()
+        if not explained:
+            JobQueue(NoSender()).explain(session, found.id, source_id)
+            return
         claim = {
             "tier": 1,
             "quote": "louder",
@@ -169,7 +177,6 @@ def open_incident(tmp_path: Path) -> None:
             "without_audio": None,
         }
         explanations.explain_finding(session, found.id, document, [claim])
-    store.close()
 
 
 def test_an_incident_shows_what_differs_with_its_evidence(soundpost: Run, tmp_path: Path) -> None:
@@ -188,6 +195,22 @@ def test_an_incident_shows_what_differs_with_its_evidence(soundpost: Run, tmp_pa
     (finding,) = document["findings"]
     assert finding["explanation"]["tiers"]["1"]["text"] == "Audio 2 is louder."
     assert finding["claims"][0]["verdict"] == "supported"
+
+
+def test_watching_says_which_findings_could_not_be_explained(
+    soundpost: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert soundpost("ingest", "soft.wav", "loud.wav").code == 0
+    open_incident(tmp_path, explained=False)
+    monkeypatch.setenv("SOUNDPOST_EXPLAINER", str(tmp_path / "nowhere"))
+    told = soundpost("watch")
+    assert told.code == 0
+    assert "explained" not in told.out
+    assert "Job 1 (explain) failed: [explainer-not-found]" in told.err
+    assert "soundpost jobs --retry 1" in told.err
+    assert soundpost("jobs", "--retry", "1").code == 0
+    monkeypatch.setenv("SOUNDPOST_EXPLAINER", "off")
+    assert "1 finding explained" in soundpost("watch").out
 
 
 # --- captions ---------------------------------------------------------------------------------
