@@ -297,6 +297,27 @@ def test_a_recording_is_put_into_words_once(explained: Explained) -> None:
         assert captions.of_recording(session, 1) == found
 
 
+@pytest.mark.parametrize("status", ["queued", "embedding"])
+def test_captions_that_are_asked_for_too_early_wait_until_there_is_something_to_caption(
+    explained: Explained, status: str
+) -> None:
+    with explained.store.session() as session:
+        session.get_one(Recording, 1).status = status
+        job = explained.queue.caption(session, 1, explained.source_id)
+        job_id, key = job.id, job.key
+    assert caption(explained.tools, job_id)
+    assert explained.state(job_id) == ("queued", None)
+    with explained.store.session() as session:
+        assert session.get_one(Job, job_id).attempts == 0
+        assert captions.of_recording(session, 1) == []
+        session.get_one(Recording, 1).status = "embedded"
+        jobs.hasten(session, [key], utc_now())
+    assert caption(explained.tools, job_id)
+    assert explained.state(job_id) == ("done", None)
+    with explained.store.reading() as session:
+        assert captions.of_recording(session, 1)
+
+
 def test_a_captioner_that_cannot_be_loaded_is_no_reason_to_try_again(explained: Explained) -> None:
     with explained.store.session() as session:
         job_id = explained.queue.caption(session, 1, explained.source_id).id

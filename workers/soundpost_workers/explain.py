@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,10 @@ from soundpost.store import explanations, jobs, recordings, windows
 from soundpost.store.files import AudioFiles
 from soundpost.store.jobs import Leased
 from soundpost.store.session import Store
+from soundpost.store.tables import Recording, utc_now
 from soundpost.store.watch_tables import Finding
 from soundpost.store.windows import Stretch
-from soundpost_workers.leased import do_leased
+from soundpost_workers.leased import Postponed, do_leased
 
 if TYPE_CHECKING:
     from soundpost.explain.between import Part
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 # A disk that does not answer or a server that is away: another time it may work.
 _PASSING = (AudioStoreError, UnreadableFileError)
+# What was asked for right after an upload looks again so long afterwards.
+_EMBEDDING_WAIT = timedelta(seconds=10)
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +174,15 @@ def _caption(tools: ExplainTools, held: Leased) -> None:
     from soundpost.explain.captioning import caption_recording
 
     recording_id = int(held.payload["recording"])
+    if _is_on_its_way(tools.store, recording_id):
+        raise Postponed(utc_now() + _EMBEDDING_WAIT)
     n = tools.settings.captions_a_window
     written = caption_recording(tools.store, tools.captioner(), recording_id, n)
     log.info("wrote %d captions of recording %d", written, recording_id)
+
+
+def _is_on_its_way(store: Store, recording_id: int) -> bool:
+    """Whether a recording is still to be embedded: the windows that it will have are not there."""
+    with store.reading() as session:
+        recording = session.get(Recording, recording_id)
+        return recording is not None and recording.status in ("queued", "embedding")
