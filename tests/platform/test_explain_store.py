@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -151,6 +152,21 @@ def test_a_caption_without_a_word_is_refused_and_nul_is_left_out(
     assert captioned.find("wind")[0].text == "wind in trees"
     with pytest.raises(InvalidValueError, match="words"):
         captioned.say(windows[3], " ... ")
+
+
+def test_two_who_caption_the_same_window_at_once_do_not_fail(
+    captioned: Captioned, windows: list[int]
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with captioned.store.session() as session:
+            captions.save(session, captioned.author, {windows[3]: [NewCaption("a fox")]})
+            other = pool.submit(captioned.say, windows[3], "a wolf")
+            # Long enough for it to have found no caption, were it not kept waiting.
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.5)
+        other.result(timeout=30.0)
+    with captioned.store.reading() as session:
+        assert captions.best(session, windows[3:4], captioned.model_id) == {windows[3]: "a wolf"}
 
 
 # --- by words ---------------------------------------------------------------------------------

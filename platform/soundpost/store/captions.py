@@ -74,8 +74,9 @@ def _hold_windows(session: Session, window_ids: Sequence[int]) -> set[int]:
     for first in range(0, len(window_ids), _IDS_A_QUERY):
         part = window_ids[first : first + _IDS_A_QUERY]
         statement = select(Window.id).where(Window.id.in_(part)).order_by(Window.id)
-        # The weakest lock that keeps them from being deleted before this transaction ends.
-        held.update(session.scalars(statement.with_for_update(read=True, key_share=True)))
+        # Until this transaction ends nobody deletes them, or captions them too: of two who found
+        # them without captions the second one replaces what the first one said.
+        held.update(session.scalars(statement.with_for_update(key_share=True)))
     return held
 
 
