@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -233,6 +234,21 @@ def test_a_deleted_recording_leaves_what_was_measured(explained: Explained) -> N
     document = explained.finding(finding_id).explanation
     assert document is not None
     assert document["without_audio"]["code"] == "unknown-recording"
+
+
+def test_the_name_of_a_lost_file_may_be_no_unicode(explained: Explained) -> None:
+    finding_id = explained.open_incident()
+    with explained.store.session() as session:
+        recording_id = session.get_one(Window, explained.windows["loud"]).recording_id
+        session.get_one(Recording, recording_id).path = "/gone/pump\udcff.wav"
+    (job_id,) = explained.waiting()
+    assert explain(explained.tools, job_id)
+    assert explained.state(job_id) == ("done", None)
+    document = explained.finding(finding_id).explanation
+    assert document is not None
+    assert r"pump\udcff.wav" in document["without_audio"]["detail"]
+    # As it goes over the wire.
+    json.dumps(document, ensure_ascii=False).encode()
 
 
 def test_a_finding_that_was_deleted_is_done_with(explained: Explained) -> None:

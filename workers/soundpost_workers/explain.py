@@ -148,8 +148,13 @@ def without_audio(measured: str, error: SoundpostError) -> dict[str, Any]:
         "revision": None,
         "compared": None,
         "heard": None,
-        "without_audio": {"code": error.code, "detail": str(error)},
+        "without_audio": {"code": error.code, "detail": _storable(str(error))},
     }
+
+
+def _storable(text: str) -> str:
+    """Make a text fit for a document: file names are bytes, and messages quote damaged files."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")
 
 
 def claims_of(explanation: Explanation) -> list[dict[str, Any]]:
