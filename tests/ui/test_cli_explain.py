@@ -23,6 +23,7 @@ from soundpost.store import explanations, rules, sources
 from soundpost.store.session import open_store
 from soundpost.store.tables import Recording, Window
 from soundpost.store.watch_tables import Finding
+from soundpost_ui.commands.explain import print_explanation
 
 RATE_HZ = 16_000
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -195,6 +196,19 @@ def test_an_incident_shows_what_differs_with_its_evidence(soundpost: Run, tmp_pa
     (finding,) = document["findings"]
     assert finding["explanation"]["tiers"]["1"]["text"] == "Audio 2 is louder."
     assert finding["claims"][0]["verdict"] == "supported"
+
+
+def test_who_wrote_what_is_shown_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    by = {"1": "measurements", "3": "model"}
+    texts = {
+        tier: {"text": f"Text {tier}.", "claims": [], "written_by": who, "excluded": []}
+        for tier, who in by.items()
+    }
+    document = {"tiers": texts, "summary": "", "model": "adiff", "revision": "0123"}
+    print_explanation(document)
+    assert capsys.readouterr().out.endswith("Written by adiff 0123, then checked.\n")
+    print_explanation(document, tiers=(1,))
+    assert capsys.readouterr().out.endswith("Written from measurements alone.\n")
 
 
 def test_watching_says_which_findings_could_not_be_explained(

@@ -64,8 +64,8 @@ class Explanation:
 
     tiers: 1 concise, 2 one extended sentence, 3 a paragraph. summary: what was measured, in plain
     words, and measurements in numbers. compared: from which second to which each was heard. model,
-    revision: of the network that was asked, None where measurements alone speak; encoder and
-    encoder_revision: of the encoder that heard both.
+    revision: of the network that wrote one of the texts, None where measurements alone speak; encoder
+    and encoder_revision: of the encoder that heard both.
     """
 
     tiers: dict[int, TierText]

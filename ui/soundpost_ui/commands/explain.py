@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,14 +87,14 @@ def print_explanation(
         _say(indent, f"Explained by what was measured alone: {gone['detail']}")
     elif names is not None:
         _say(indent, _compared(document, names))
-    printed: set[str] = set()
+    printed: dict[str, str] = {}
     for tier, text in sorted(document["tiers"].items(), key=lambda item: int(item[0])):
         if int(tier) in tiers and text["text"] not in printed:
             _print_tier(int(tier), text, indent)
-            printed.add(text["text"])
+            printed[text["text"]] = text["written_by"]
     if document["summary"]:
         _say(indent, _measured(document["summary"]))
-    _say(indent, _written_by(document), style="dim")
+    _say(indent, _written_by(document, printed.values()), style="dim")
 
 
 def _measured(summary: str) -> str:
@@ -138,8 +138,8 @@ def _print_claim(claim: Mapping[str, Any], indent: str) -> None:
     terminal.say(line)
 
 
-def _written_by(document: Mapping[str, Any]) -> str:
-    if document.get("model"):
+def _written_by(document: Mapping[str, Any], shown: Collection[str]) -> str:
+    if "model" in shown:
         return f"Written by {document['model']} {str(document['revision'])[:12]}, then checked."
     return "Written from measurements alone."
 
