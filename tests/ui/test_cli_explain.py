@@ -188,7 +188,7 @@ def test_an_incident_shows_what_differs_with_its_evidence(soundpost: Run, tmp_pa
     assert "Audio 2 is louder." in told
     assert 'yes "louder"  the whole is louder; level_change_db 26' in told
     assert told.count("told apart from") == 1
-    assert 'taken back, as the recordings say otherwise: "a dog barks"' in told
+    assert 'taken back, as the recordings do not bear it out: "a dog barks"' in told
     assert "Measured: level +26.0 dB" in told
     assert "Written by adiff 0123456789ab, then checked." in told
     assert 'not measurable "the hum is faster"  nothing pulses' in told

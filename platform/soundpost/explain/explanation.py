@@ -18,8 +18,9 @@ class TierText:
     """The text of one tier.
 
     written_by: "model", or "measurements" where it was composed of these. attempts: how many texts
-    the model wrote for it. excluded: what of them was taken back, as the recordings say otherwise.
-    added: the sentences at its end that were added to the model's, as they are measured.
+    the model wrote for it. excluded: what of them was taken back, as the recordings say otherwise,
+    or as it cannot be measured and the model was not sure of it. added: the sentences at its end
+    that were added to the model's, as they are measured.
     """
 
     text: str

@@ -118,7 +118,11 @@ def _print_tier(tier: int, text: Mapping[str, Any], indent: str) -> None:
         _print_claim(claim, f"{indent}    ")
     if text["excluded"]:
         said = ", ".join(f'"{quote}"' for quote in text["excluded"])
-        _say(f"{indent}    ", f"taken back, as the recordings say otherwise: {said}", style="dim")
+        _say(
+            f"{indent}    ",
+            f"taken back, as the recordings do not bear it out: {said}",
+            style="dim",
+        )
     if text.get("added"):
         said = " ".join(text["added"])
         _say(f"{indent}    ", f"added, as it is measured: {said}", style="dim")
