@@ -295,3 +295,31 @@ def test_ingest_without_a_captioner_says_so_and_goes_on(
     told = soundpost("ingest", "soft.wav")
     assert told.code == 0
     assert "Nothing is captioned: [captioner-unavailable]" in told.err
+
+
+def test_ingest_with_a_captioner_that_cannot_be_loaded_says_so_and_goes_on(
+    soundpost: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dac").mkdir()
+    (tmp_path / "dac" / "config.json").write_text("{")
+    monkeypatch.setenv("SOUNDPOST_CAPTIONS", "on")
+    monkeypatch.setenv("SOUNDPOST_CAPTIONER", str(tmp_path / "dac"))
+    told = soundpost("ingest", "soft.wav")
+    assert told.code == 0
+    assert told.out.startswith("1 file: 1 ingested")
+    assert "Nothing is captioned: [broken-checkpoint]" in told.err
+
+
+def test_captions_that_could_not_be_written_are_not_counted(
+    soundpost: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(FixedCaptioner):
+        def caption(self, *args: Any, **options: Any) -> Any:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(caption, "load_captioner", lambda settings, encoder: Failing(encoder))
+    monkeypatch.setenv("SOUNDPOST_CAPTIONS", "on")
+    told = soundpost("ingest", "soft.wav")
+    assert told.code == 0
+    assert "put into words" not in told.out
+    assert "(caption) failed: [unexpected]" in told.err

@@ -97,9 +97,9 @@ def _lines(workspace: Workspace, name: str, n: int) -> list[_Line]:
 def caption_waiting(workspace: Workspace, stop: threading.Event, quiet: bool = False) -> None:
     """Do the captioning that was asked for and that nobody does yet.
 
-    Where there is no captioner it is left, and said.
+    Where there is no captioner, or none that can be loaded, it is left, and said.
     """
-    from soundpost.errors import CaptionerError
+    from soundpost.errors import ModelError
     from soundpost.jobs import CAPTION
     from soundpost.store import jobs
     from soundpost_ui.commands.watch import explain_tools
@@ -107,18 +107,26 @@ def caption_waiting(workspace: Workspace, stop: threading.Event, quiet: bool = F
 
     try:
         name = workspace.captioner.name
-    except CaptionerError as error:
+    except ModelError as error:
         terminal.hint(f"Nothing is captioned: [{error.code}] {error}")
         return
     with workspace.store.reading() as session:
         waiting = jobs.find(session, kind=CAPTION, state="queued", limit=None)
-    tools, done = explain_tools(workspace), 0
+    tools, tried = explain_tools(workspace), []
     for job in waiting:
         if stop.is_set():
             break
-        done += caption(tools, job.id)
+        if caption(tools, job.id):
+            tried.append(job.id)
+    with workspace.store.reading() as session:
+        ended = [jobs.get(session, number) for number in tried]
+    done = sum(job.state == "done" for job in ended)
     if done and not quiet:
         terminal.say(f"{terminal.plural(done, 'recording')} put into words by {name}.")
+    for job in ended:
+        if job.state != "done" and job.error_code is not None:
+            terminal.hint(f"Job {job.id} (caption) failed: [{job.error_code}]")
+            terminal.hint(f"See why: soundpost jobs --traceback {job.id}")
 
 
 def _caption_archive(workspace: Workspace, n: int, as_json: bool) -> None:

@@ -194,6 +194,7 @@ def _run_remote(
         )
     if not summary.interrupted and not queue:
         seal_if_due(workspace.settings, store, workspace.model_id)
+        _caption(workspace, stop, quiet)
     return summary
 
 
