@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
+from soundpost.archive.relay import Flag
 from soundpost.config import Settings
 from soundpost.errors import (
     AudioError,
@@ -169,21 +170,26 @@ def claims_of(explanation: Explanation) -> list[dict[str, Any]]:
 # --- captions ---------------------------------------------------------------------------------
 
 
-def caption(tools: ExplainTools, job_id: int) -> bool:
-    """Do a job that puts a recording into words; return False if it is not this worker's to do."""
-    work = partial(_caption, tools)
+def caption(tools: ExplainTools, job_id: int, stop: Flag) -> bool:
+    """Do a job that puts a recording into words; return False if it is not this worker's to do.
+
+    Once stop is set the job is given back, and goes on another time where it was.
+    """
+    work = partial(_caption, tools, stop)
     return do_leased(tools.store, tools.settings, job_id, tools.worker, work, final=(ModelError,))
 
 
-def _caption(tools: ExplainTools, held: Leased) -> None:
+def _caption(tools: ExplainTools, stop: Flag, held: Leased) -> None:
     from soundpost.explain.captioning import caption_recording
 
     recording_id = int(held.payload["recording"])
     if _is_on_its_way(tools.store, recording_id):
         raise Postponed(utc_now() + _EMBEDDING_WAIT)
     n = tools.settings.captions_a_window
-    written = caption_recording(tools.store, tools.captioner(), recording_id, n)
+    written = caption_recording(tools.store, tools.captioner(), recording_id, n, stop.is_set)
     log.info("wrote %d captions of recording %d", written, recording_id)
+    if stop.is_set():
+        raise Postponed(utc_now())
 
 
 def _is_on_its_way(store: Store, recording_id: int) -> bool:

@@ -116,7 +116,7 @@ def caption_waiting(workspace: Workspace, stop: threading.Event, quiet: bool = F
     for job in waiting:
         if stop.is_set():
             break
-        if caption(tools, job.id):
+        if caption(tools, job.id, stop):
             tried.append(job.id)
     with workspace.store.reading() as session:
         ended = [jobs.get(session, number) for number in tried]
