@@ -190,6 +190,14 @@ def test_other_forms_of_a_word_and_other_cases_match(
     assert captioned.find("Dog barking")[0].whole
 
 
+def test_words_that_one_database_drops_count_on_none(
+    captioned: Captioned, windows: list[int]
+) -> None:
+    (match,) = captioned.find("a dog's bark, now, don't they, against itself")
+    assert (match.window_id, match.whole) == (windows[0], True)
+    assert caption_search.content_words("Don't! Myself again, now") == []
+
+
 def test_a_window_is_found_once_and_the_limit_holds(
     captioned: Captioned, windows: list[int]
 ) -> None:
