@@ -19,7 +19,7 @@ from soundpost.archive.ingest import ingest
 from soundpost.archive.plan import IngestOptions
 from soundpost.config import Settings
 from soundpost.errors import AudioStoreError, BrokenCheckpointError
-from soundpost.explain import captioning
+from soundpost.explain import between, captioning
 from soundpost.explain.caption import FixedCaptioner
 from soundpost.explain.difference import DifferenceExplainer, FixedWriter
 from soundpost.jobs import JobQueue, NoSender, caption_key
@@ -185,6 +185,19 @@ def test_the_same_sounds_are_explained_once(explained: Explained) -> None:
     assert explained.state(job_id) == ("done", None)
     with explained.store.reading() as session:
         assert session.scalar(select(func.count()).select_from(StoredExplanation)) == 1
+
+
+def test_another_version_explains_anew(
+    explained: Explained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding_id = explained.open_incident()
+    explain(explained.tools, explained.waiting()[0])
+    monkeypatch.setattr(between, "__version__", "99.0")
+    with explained.store.session() as session:
+        job_id = explained.queue.explain(session, finding_id, explained.source_id).id
+    assert explain(explained.tools, job_id)
+    with explained.store.reading() as session:
+        assert session.scalar(select(func.count()).select_from(StoredExplanation)) == 2
 
 
 def test_a_finding_without_a_reference_is_not_asked_about(explained: Explained) -> None:

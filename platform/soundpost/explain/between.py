@@ -1,8 +1,8 @@
 """Explaining how two stretches of audio files differ: read, explained, and kept by what they hold.
 
 The same sound explained by the same models is explained once, however its file is called and
-whoever asks: the key is made of the samples, the seconds they were taken from, the models and the
-tiers.
+whoever asks: the key is made of the samples, the seconds they were taken from, the models, the
+version of what checks and composes, and the tiers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from soundpost import __version__
 from soundpost.audio.decode import AudioStream, open_audio
 from soundpost.audio.recording import Block
 from soundpost.errors import InvalidValueError, NoSamplesError, TooLongError
@@ -83,7 +84,8 @@ def explain_parts(
 
 def _made_by(explainer: DifferenceExplainer) -> str:
     spec = explainer.encoder.spec
-    return f"{explainer.name} {explainer.revision} {spec.name} {spec.revision}"
+    models = f"{explainer.name} {explainer.revision} {spec.name} {spec.revision}"
+    return f"{models} soundpost {__version__}"
 
 
 def content_of(excerpt: Excerpt) -> str:
