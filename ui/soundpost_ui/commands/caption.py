@@ -79,7 +79,8 @@ def _lines(workspace: Workspace, name: str, n: int) -> list[_Line]:
 
     stretch, path = resolve(workspace, name)
     captioner = workspace.captioner
-    excerpt = read_excerpt(Part(path, stretch.start_s, stretch.end_s, name))
+    part = Part(path, stretch.start_s, stretch.end_s, name)
+    excerpt = read_excerpt(part, workspace.encoder.spec.sample_rate_hz)
     (rows,) = WaveEmbedder(workspace.encoder)([(excerpt.wave, excerpt.rate_hz)])
     return [
         _Line(
