@@ -18,6 +18,7 @@ from soundpost.errors import (
     InvalidValueError,
     NonFiniteSamplesError,
     NoSamplesError,
+    TooShortError,
 )
 from soundpost.explain.check import Verdict
 from soundpost.explain.difference import (
@@ -196,6 +197,7 @@ def test_what_cannot_be_heard_is_refused() -> None:
     for bad, error in (
         (Excerpt(np.zeros(0, np.float32), RATE_HZ), NoSamplesError),
         (broken, NonFiniteSamplesError),
+        (Excerpt(np.ones(1, np.float32), 192_000), TooShortError),
     ):
         for one, other in ((bad, tone(1.0)), (tone(1.0), bad)):
             with pytest.raises(error):

@@ -96,6 +96,7 @@ def test_a_sound_does_not_differ_from_itself(soundpost: Run) -> None:
         (("soft.wav@3-1", "loud.wav"), "invalid-value"),
         (("soft.wav", "notes.txt"), "not-audio"),
         (("soft.wav", "loud.wav@100-110"), "no-samples"),
+        (("soft.wav", "loud.wav@1-1.0001"), "too-short"),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(
@@ -249,6 +250,7 @@ def test_a_file_is_captioned_window_by_window(soundpost: Run) -> None:
         ((), "invalid-value"),
         (("soft.wav", "--archive"), "invalid-value"),
         (("nowhere.wav",), "path-not-found"),
+        (("soft.wav@1-1.04",), "too-short"),
         (("999",), "unknown-recording"),
     ],
 )

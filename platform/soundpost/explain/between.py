@@ -22,7 +22,7 @@ from soundpost.audio.decode import AudioStream, open_audio
 from soundpost.audio.recording import Block
 from soundpost.errors import InvalidValueError, NoSamplesError, TooLongError
 from soundpost.explain.difference import DifferenceExplainer, Excerpt, Explanation
-from soundpost.explain.excerpts import check_excerpt, choose
+from soundpost.explain.excerpts import check_excerpt, check_length, choose
 from soundpost.store import explanations
 from soundpost.store.session import Store
 
@@ -121,14 +121,16 @@ def content_of(excerpt: Excerpt) -> str:
 def read_excerpt(part: Part, long_rate_hz: int = _LONG_RATE_HZ) -> Excerpt:
     """Read a stretch of a file, mono; one of more than a minute at `long_rate_hz`, if that is lower.
 
-    Raises an AudioError, NoSamplesError, TooLongError.
+    Raises an AudioError: NoSamplesError, TooShortError, TooLongError among them.
     """
     with open_audio(part.path, start_s=part.start_s, end_s=part.end_s) as stream:
         pieces, rate_hz = _pieces(stream, part, long_rate_hz)
     wave = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     if not len(wave):
         raise NoSamplesError(part.name or part.path, f"nothing lies at {part.start_s:g} s")
-    return Excerpt(wave, rate_hz, part.start_s)
+    excerpt = Excerpt(wave, rate_hz, part.start_s)
+    check_length(excerpt, part.name or part.path)
+    return excerpt
 
 
 def _pieces(stream: AudioStream, part: Part, long_rate_hz: int) -> tuple[list[FloatArray], int]:

@@ -90,7 +90,7 @@ class DifferenceExplainer:
     def explain(self, first: Excerpt, second: Excerpt, tiers: Sequence[int] = TIERS) -> Explanation:
         """Say how the second recording differs from the first; of long ones a stretch of each.
 
-        Raises NoSamplesError, NonFiniteSamplesError.
+        Raises NoSamplesError, TooShortError, NonFiniteSamplesError.
         """
         for one in (first, second):
             check_excerpt(one)
