@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, TypedDict, Unpack
 
@@ -73,9 +73,13 @@ class ExplainingCalls(Transport):
         """Look at a finding with its explanation and its claims. Raises UnknownFindingError."""
         return self._ask(Finding, "GET", f"/v1/findings/{finding_id}")
 
-    def captions(self, recording_id: int) -> list[Caption]:
-        """List what the windows of a recording sound like. Raises UnknownRecordingError."""
-        return self._list(Caption, f"/v1/recordings/{recording_id}/captions")
+    def captions(self, recording_id: int, *, page_size: int = 100) -> Iterator[Caption]:
+        """Go through what the windows of a recording sound like, those of page_size at a time.
+
+        Raises UnknownRecordingError.
+        """
+        path = f"/v1/recordings/{recording_id}/captions"
+        return self._pages(Caption, path, {"limit": page_size})
 
     def caption(self, recording_id: int) -> Job:
         """Have a worker put a recording into words. Raises UnknownRecordingError."""

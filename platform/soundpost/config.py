@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         description="'auto' (the shipped one), 'off' (measurements alone), or a folder.",
     )
     explain_timeout_s: float = Field(
-        default=30.0, gt=0, description="How long the service works on one explanation or caption."
+        default=30.0, gt=0, description="How long the service works on one explanation."
     )
     captions: Literal["off", "on"] = Field(
         default="off", description="Whether recordings are put in words once they are embedded."

@@ -111,8 +111,11 @@ def test_nothing_is_made_up_of_silence(captioner: Captioner) -> None:
     assert captioner.caption(frames(), 0.25, level_dbfs=-40.0)[0].text != SILENCE
 
 
-def test_what_says_nothing_is_called_unknown() -> None:
-    assert FixedCaptioner(ENCODER, "").caption(frames(), 0.25)[0].text == NOTHING
+@pytest.mark.parametrize("text", ["", "-", "' -"])
+def test_what_says_nothing_is_called_unknown(text: str) -> None:
+    captioner = FixedCaptioner(ENCODER, text)
+    assert captioner.caption(frames(), 0.25)[0].text == NOTHING
+    assert captioner.caption_many([frames()], 0.25)[0].text == NOTHING
 
 
 @pytest.mark.parametrize(

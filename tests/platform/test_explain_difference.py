@@ -18,6 +18,7 @@ from soundpost.errors import (
     InvalidValueError,
     NonFiniteSamplesError,
     NoSamplesError,
+    TooShortError,
 )
 from soundpost.explain.check import Verdict
 from soundpost.explain.difference import (
@@ -90,9 +91,11 @@ def test_a_contradicted_text_is_written_again_without_it(wrong: list[str]) -> No
 
 def test_after_two_more_tries_measurements_speak_and_say_so() -> None:
     writer = FixedWriter({1: [FALSE, TURNED, "Only audio 1 holds an alarm.", TRUE]})
-    text = explain(writer).tiers[1]
+    made = explain(writer)
+    text = made.tiers[1]
     assert len(writer.calls) == 3
     assert (text.written_by, text.attempts) == ("measurements", 3)
+    assert (made.model, made.revision) == (None, None)
     assert "alarm" in text.text
     assert {one.verdict for one in text.claims} == {Verdict.SUPPORTED}
     assert len(text.excluded) == 3
@@ -169,6 +172,7 @@ def test_identical_and_nearly_identical_recordings_yield_no_difference() -> None
         writer = FixedWriter({tier: [FALSE] for tier in (1, 2, 3)})
         made = DifferenceExplainer(encoder(), writer).explain(one, other)
         assert writer.calls == []
+        assert (made.model, made.revision) == (None, None)
         for text in made.tiers.values():
             assert "no audible difference" in text.text.lower()
             assert (text.written_by, text.attempts) == ("measurements", 0)
@@ -193,6 +197,7 @@ def test_what_cannot_be_heard_is_refused() -> None:
     for bad, error in (
         (Excerpt(np.zeros(0, np.float32), RATE_HZ), NoSamplesError),
         (broken, NonFiniteSamplesError),
+        (Excerpt(np.ones(1, np.float32), 192_000), TooShortError),
     ):
         for one, other in ((bad, tone(1.0)), (tone(1.0), bad)):
             with pytest.raises(error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -153,6 +154,21 @@ def test_a_caption_without_a_word_is_refused_and_nul_is_left_out(
         captioned.say(windows[3], " ... ")
 
 
+def test_two_who_caption_the_same_window_at_once_do_not_fail(
+    captioned: Captioned, windows: list[int]
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with captioned.store.session() as session:
+            captions.save(session, captioned.author, {windows[3]: [NewCaption("a fox")]})
+            other = pool.submit(captioned.say, windows[3], "a wolf")
+            # Long enough for it to have found no caption, were it not kept waiting.
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.5)
+        other.result(timeout=30.0)
+    with captioned.store.reading() as session:
+        assert captions.best(session, windows[3:4], captioned.model_id) == {windows[3]: "a wolf"}
+
+
 # --- by words ---------------------------------------------------------------------------------
 
 
@@ -172,6 +188,14 @@ def test_other_forms_of_a_word_and_other_cases_match(
 ) -> None:
     assert captioned.found("BARKING dogs") == [windows[0]]
     assert captioned.find("Dog barking")[0].whole
+
+
+def test_words_that_one_database_drops_count_on_none(
+    captioned: Captioned, windows: list[int]
+) -> None:
+    (match,) = captioned.find("a dog's bark, now, don't they, against itself")
+    assert (match.window_id, match.whole) == (windows[0], True)
+    assert caption_search.content_words("Don't! Myself again, now") == []
 
 
 def test_a_window_is_found_once_and_the_limit_holds(
@@ -269,9 +293,12 @@ def test_a_finding_is_explained_once_it_has_a_document(captioned: Captioned) -> 
             incident_id=incident.id, window_id=windows[0], reference_window_id=windows[1]
         )
         alone = Finding(incident_id=incident.id, window_id=windows[2])
-        session.add_all([made, alone])
+        # A null of JSON, as whoever names the column and has nothing to say writes it.
+        named = Finding(incident_id=incident.id, reference_window_id=windows[1], claims=None)
+        session.add_all([made, alone, named])
         session.flush()
-        assert explanations.unexplained(session, incident.id) == [made]
+        assert explanations.unexplained(session, incident.id) == [made, named]
+        session.delete(named)
         assert explanations.explain_finding(session, made.id, {"summary": "x"}, [{"quote": "y"}])
         assert not explanations.explain_finding(session, 999, {}, [])
         finding_id, incident_id = made.id, incident.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from sqlalchemy import select
 
 from soundpost.config import Settings
 from soundpost.errors import (
@@ -32,6 +34,7 @@ from soundpost.store import captions, models
 from soundpost.store.captions import Author, NewCaption
 from soundpost.store.files import AudioFiles
 from soundpost.store.session import Store
+from soundpost.store.tables import Window
 from soundpost_indexer.exact import ExactIndex
 
 RATE_HZ = 16_000
@@ -196,7 +199,7 @@ def test_an_application_may_be_handed_its_explainer(sqlite_store: Store, tmp_pat
 
 def test_captions_are_listed_and_asked_for(filled: Any) -> None:
     soft = filled.ids["soft"]
-    assert filled.client.captions(soft) == []
+    assert list(filled.client.captions(soft)) == []
     job = filled.client.caption(soft)
     assert (job.kind, job.state, job.recording_id) == ("caption", "queued", soft)
     with filled.store.session() as session:
@@ -204,7 +207,7 @@ def test_captions_are_listed_and_asked_for(filled: Any) -> None:
         author = Author(models.ensure(session, spec).id, "fixed", "1")
         wordings = {soft: [NewCaption("a soft tone", 0.5), NewCaption("a hum", None)]}
         captions.save(session, author, wordings)
-    found = filled.client.captions(soft)
+    found = list(filled.client.captions(soft))
     assert [(row.place, row.text, row.similarity) for row in found] == [
         (1, "a soft tone", 0.5),
         (2, "a hum", None),
@@ -213,6 +216,30 @@ def test_captions_are_listed_and_asked_for(filled: Any) -> None:
     assert hit.caption in ("a soft tone", None)
     assert filled.client.search_text("a soft hum").hits == []
     assert filled.client.search_text("soft tone").hits[0].matched == ["words"]
-    for call in (filled.client.captions, filled.client.caption):
+    for call in (lambda number: list(filled.client.captions(number)), filled.client.caption):
         with pytest.raises(UnknownRecordingError):
             call(999)
+
+
+def test_the_captions_of_a_long_recording_come_in_pages(start_service: Any, store: Store) -> None:
+    service = start_service(store, explainer="off")
+    (number,) = service.fill(long=tone(0.1, 21.0)).values()
+    with service.store.session() as session:
+        windows = list(session.scalars(select(Window.id).order_by(Window.start_s)))
+        author = Author(models.ensure(session, ToneEncoder().spec).id, "fixed", "1")
+        other = replace(ToneEncoder().spec, revision="of another encoder")
+        stranger = Author(models.ensure(session, other).id, "fixed", "1")
+        for key in windows:
+            captions.save(session, author, {key: [NewCaption("a hum"), NewCaption("a tone")]})
+            captions.save(session, stranger, {key: [NewCaption("a fox")]})
+    path = f"{service.url}/v1/recordings/{number}/captions"
+    page = httpx.get(path, params={"limit": 2}).json()
+    assert [(row["start_s"], row["place"]) for row in page["items"]] == [
+        (0.0, 1), (0.0, 2), (page["items"][2]["start_s"], 1), (page["items"][2]["start_s"], 2),
+    ]  # fmt: skip
+    assert page["next"] is not None
+    found = list(service.client.captions(number, page_size=2))
+    assert len(found) == 2 * len(windows) > 4
+    assert {row.text for row in found} == {"a hum", "a tone"}
+    assert [row.start_s for row in found] == sorted(row.start_s for row in found)
+    assert httpx.get(path, params={"cursor": "x"}).json()["code"] == "invalid-value"

@@ -22,6 +22,8 @@ from rich.text import Text
 from soundpost.archive.search import MIN_SCORE
 from soundpost.archive.summary import Finding, Progress, Summary
 from soundpost.errors import InvalidValueError
+from soundpost.explain import caption
+from soundpost.explain.caption import FixedCaptioner
 from soundpost.store.session import SCHEMA_REVISION
 from soundpost_ui import terminal
 from soundpost_ui.cli import main
@@ -468,11 +470,17 @@ def test_a_bucket_is_ingested_beside_files(
             wave = io.BytesIO()
             soundfile.write(wave, np.zeros(9_000) + len(name) / 100, 8_000, format="WAV")
             client.put_object(Bucket="field-site", Key=name, Body=wave.getvalue())
+        monkeypatch.setenv("SOUNDPOST_CAPTIONS", "on")
+        monkeypatch.setattr(
+            caption, "load_captioner", lambda settings, encoder: FixedCaptioner(encoder, "a hum")
+        )
         told = soundpost("ingest", tone, "s3://field-site/a", "--time-from-name", "--json")
         summary = json.loads(told.out)
         assert (summary["files"], summary["ingested"]) == (3, 3)
         again = soundpost("ingest", "s3://field-site/a", "--time-from-name")
         assert again.out.startswith("2 files: 0 ingested, 2 already there")
+        captioned = soundpost("caption", "--archive").out
+        assert captioned == "0 captions of 0 recordings written.\n"
     finally:
         server.stop()
     listed = soundpost("recordings", "--json").out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from sqlalchemy import select
 
 from soundpost.explain import between, caption
 from soundpost.explain.caption import FixedCaptioner
+from soundpost.jobs import JobQueue, NoSender
 from soundpost.monitoring.incidents import Round, apply
 from soundpost.monitoring.rules import Firing
 from soundpost.store import explanations, rules, sources
 from soundpost.store.session import open_store
 from soundpost.store.tables import Recording, Window
 from soundpost.store.watch_tables import Finding
+from soundpost_ui.commands.explain import print_explanation
 
 RATE_HZ = 16_000
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -93,6 +96,7 @@ def test_a_sound_does_not_differ_from_itself(soundpost: Run) -> None:
         (("soft.wav@3-1", "loud.wav"), "invalid-value"),
         (("soft.wav", "notes.txt"), "not-audio"),
         (("soft.wav", "loud.wav@100-110"), "no-samples"),
+        (("soft.wav", "loud.wav@1-1.0001"), "too-short"),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(
@@ -118,10 +122,13 @@ def test_a_recording_whose_file_is_gone_is_named(soundpost: Run, tmp_path: Path)
     assert "[file-missing]" in soundpost("explain", "1", "loud.wav").err
 
 
-def open_incident(tmp_path: Path) -> None:
-    """Let a rule fire for the loud recording, which is found beside the soft one."""
-    store = open_store(f"sqlite:///{tmp_path / 'home' / 'soundpost.db'}")
-    with store.session() as session:
+def open_incident(tmp_path: Path, explained: bool = True) -> None:
+    """Let a rule fire for the loud recording, which is found beside the soft one.
+
+    explained: it has its words; otherwise a job is to find them.
+    """
+    url = f"sqlite:///{tmp_path / 'home' / 'soundpost.db'}"
+    with closing(open_store(url)) as store, store.session() as session:
         new = rules.NewRule(name="loud", kind="level", created_by="a", settings={"above_dbfs": -30})
         rule = rules.add(session, new, now=START)
         source_id = sources.by_name(session, "archive").id
@@ -139,6 +146,9 @@ def open_incident(tmp_path: Path) -> None:
         )
         session.add(found)
         session.flush()
+        if not explained:
+            JobQueue(NoSender()).explain(session, found.id, source_id)
+            return
         claim = {
             "tier": 1,
             "quote": "louder",
@@ -146,9 +156,16 @@ def open_incident(tmp_path: Path) -> None:
             "measurement": {"level_change_db": 26.0},
             "reason": "the whole is louder",
         }
+        vague = {
+            "tier": 1,
+            "quote": "the hum is faster",
+            "verdict": "not measurable",
+            "measurement": {},
+            "reason": "nothing pulses",
+        }
         text = {
             "text": "Audio 2 is louder.",
-            "claims": [claim],
+            "claims": [claim, vague],
             "written_by": "model",
             "attempts": 2,
             "excluded": ["a dog barks"],
@@ -162,7 +179,6 @@ def open_incident(tmp_path: Path) -> None:
             "without_audio": None,
         }
         explanations.explain_finding(session, found.id, document, [claim])
-    store.close()
 
 
 def test_an_incident_shows_what_differs_with_its_evidence(soundpost: Run, tmp_path: Path) -> None:
@@ -173,13 +189,43 @@ def test_an_incident_shows_what_differs_with_its_evidence(soundpost: Run, tmp_pa
     assert "Audio 2 is louder." in told
     assert 'yes "louder"  the whole is louder; level_change_db 26' in told
     assert told.count("told apart from") == 1
-    assert 'taken back, as the recordings say otherwise: "a dog barks"' in told
+    assert 'taken back, as the recordings do not bear it out: "a dog barks"' in told
     assert "Measured: level +26.0 dB" in told
     assert "Written by adiff 0123456789ab, then checked." in told
+    assert 'not measurable "the hum is faster"  nothing pulses' in told
     document = json.loads(soundpost("incidents", "show", "1", "--json").out)
     (finding,) = document["findings"]
     assert finding["explanation"]["tiers"]["1"]["text"] == "Audio 2 is louder."
     assert finding["claims"][0]["verdict"] == "supported"
+
+
+def test_who_wrote_what_is_shown_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    by = {"1": "measurements", "3": "model"}
+    texts = {
+        tier: {"text": f"Text {tier}.", "claims": [], "written_by": who, "excluded": []}
+        for tier, who in by.items()
+    }
+    document = {"tiers": texts, "summary": "", "model": "adiff", "revision": "0123"}
+    print_explanation(document)
+    assert capsys.readouterr().out.endswith("Written by adiff 0123, then checked.\n")
+    print_explanation(document, tiers=(1,))
+    assert capsys.readouterr().out.endswith("Written from measurements alone.\n")
+
+
+def test_watching_says_which_findings_could_not_be_explained(
+    soundpost: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert soundpost("ingest", "soft.wav", "loud.wav").code == 0
+    open_incident(tmp_path, explained=False)
+    monkeypatch.setenv("SOUNDPOST_EXPLAINER", str(tmp_path / "nowhere"))
+    told = soundpost("watch")
+    assert told.code == 0
+    assert "explained" not in told.out
+    assert "Job 1 (explain) failed: [explainer-not-found]" in told.err
+    assert "soundpost jobs --retry 1" in told.err
+    assert soundpost("jobs", "--retry", "1").code == 0
+    monkeypatch.setenv("SOUNDPOST_EXPLAINER", "off")
+    assert "1 finding explained" in soundpost("watch").out
 
 
 # --- captions ---------------------------------------------------------------------------------
@@ -204,6 +250,7 @@ def test_a_file_is_captioned_window_by_window(soundpost: Run) -> None:
         ((), "invalid-value"),
         (("soft.wav", "--archive"), "invalid-value"),
         (("nowhere.wav",), "path-not-found"),
+        (("soft.wav@1-1.04",), "too-short"),
         (("999",), "unknown-recording"),
     ],
 )
@@ -250,3 +297,31 @@ def test_ingest_without_a_captioner_says_so_and_goes_on(
     told = soundpost("ingest", "soft.wav")
     assert told.code == 0
     assert "Nothing is captioned: [captioner-unavailable]" in told.err
+
+
+def test_ingest_with_a_captioner_that_cannot_be_loaded_says_so_and_goes_on(
+    soundpost: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dac").mkdir()
+    (tmp_path / "dac" / "config.json").write_text("{")
+    monkeypatch.setenv("SOUNDPOST_CAPTIONS", "on")
+    monkeypatch.setenv("SOUNDPOST_CAPTIONER", str(tmp_path / "dac"))
+    told = soundpost("ingest", "soft.wav")
+    assert told.code == 0
+    assert told.out.startswith("1 file: 1 ingested")
+    assert "Nothing is captioned: [broken-checkpoint]" in told.err
+
+
+def test_captions_that_could_not_be_written_are_not_counted(
+    soundpost: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(FixedCaptioner):
+        def caption(self, *args: Any, **options: Any) -> Any:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(caption, "load_captioner", lambda settings, encoder: Failing(encoder))
+    monkeypatch.setenv("SOUNDPOST_CAPTIONS", "on")
+    told = soundpost("ingest", "soft.wav")
+    assert told.code == 0
+    assert "put into words" not in told.out
+    assert "(caption) failed: [unexpected]" in told.err

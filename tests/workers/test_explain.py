@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from soundpost.archive.ingest import ingest
 from soundpost.archive.plan import IngestOptions
 from soundpost.config import Settings
 from soundpost.errors import AudioStoreError, BrokenCheckpointError
+from soundpost.explain import between, captioning
 from soundpost.explain.caption import FixedCaptioner
 from soundpost.explain.difference import DifferenceExplainer, FixedWriter
 from soundpost.jobs import JobQueue, NoSender, caption_key
@@ -184,6 +187,19 @@ def test_the_same_sounds_are_explained_once(explained: Explained) -> None:
         assert session.scalar(select(func.count()).select_from(StoredExplanation)) == 1
 
 
+def test_another_version_explains_anew(
+    explained: Explained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding_id = explained.open_incident()
+    explain(explained.tools, explained.waiting()[0])
+    monkeypatch.setattr(between, "__version__", "99.0")
+    with explained.store.session() as session:
+        job_id = explained.queue.explain(session, finding_id, explained.source_id).id
+    assert explain(explained.tools, job_id)
+    with explained.store.reading() as session:
+        assert session.scalar(select(func.count()).select_from(StoredExplanation)) == 2
+
+
 def test_a_finding_without_a_reference_is_not_asked_about(explained: Explained) -> None:
     explained.open_incident(reference_window_id=None)
     assert explained.waiting() == []
@@ -235,6 +251,21 @@ def test_a_deleted_recording_leaves_what_was_measured(explained: Explained) -> N
     assert document["without_audio"]["code"] == "unknown-recording"
 
 
+def test_the_name_of_a_lost_file_may_be_no_unicode(explained: Explained) -> None:
+    finding_id = explained.open_incident()
+    with explained.store.session() as session:
+        recording_id = session.get_one(Window, explained.windows["loud"]).recording_id
+        session.get_one(Recording, recording_id).path = "/gone/pump\udcff.wav"
+    (job_id,) = explained.waiting()
+    assert explain(explained.tools, job_id)
+    assert explained.state(job_id) == ("done", None)
+    document = explained.finding(finding_id).explanation
+    assert document is not None
+    assert r"pump\udcff.wav" in document["without_audio"]["detail"]
+    # As it goes over the wire.
+    json.dumps(document, ensure_ascii=False).encode()
+
+
 def test_a_finding_that_was_deleted_is_done_with(explained: Explained) -> None:
     finding_id = explained.open_incident()
     (job_id,) = explained.waiting()
@@ -283,7 +314,7 @@ def test_captions_are_asked_for_only_where_the_settings_say_so(
 def test_a_recording_is_put_into_words_once(explained: Explained) -> None:
     with explained.store.session() as session:
         job_id = explained.queue.caption(session, 1, explained.source_id).id
-    assert caption(explained.tools, job_id)
+    assert caption(explained.tools, job_id, Event())
     assert explained.state(job_id) == ("done", None)
     with explained.store.session() as session:
         found = captions.of_recording(session, 1)
@@ -292,22 +323,75 @@ def test_a_recording_is_put_into_words_once(explained: Explained) -> None:
     assert {row.place for row in found} <= {1, 2, 3}
     assert (found[0].captioner, found[0].revision) == ("fixed", "1")
     assert found[0].similarity is not None
-    assert caption(explained.tools, again)
+    assert caption(explained.tools, again, Event())
     with explained.store.reading() as session:
         assert captions.of_recording(session, 1) == found
+
+
+@pytest.mark.parametrize("status", ["queued", "embedding"])
+def test_captions_that_are_asked_for_too_early_wait_until_there_is_something_to_caption(
+    explained: Explained, status: str
+) -> None:
+    with explained.store.session() as session:
+        session.get_one(Recording, 1).status = status
+        job = explained.queue.caption(session, 1, explained.source_id)
+        job_id, key = job.id, job.key
+    assert caption(explained.tools, job_id, Event())
+    assert explained.state(job_id) == ("queued", None)
+    with explained.store.session() as session:
+        assert session.get_one(Job, job_id).attempts == 0
+        assert captions.of_recording(session, 1) == []
+        session.get_one(Recording, 1).status = "embedded"
+        jobs.hasten(session, [key], utc_now())
+    assert caption(explained.tools, job_id, Event())
+    assert explained.state(job_id) == ("done", None)
+    with explained.store.reading() as session:
+        assert captions.of_recording(session, 1)
 
 
 def test_a_captioner_that_cannot_be_loaded_is_no_reason_to_try_again(explained: Explained) -> None:
     with explained.store.session() as session:
         job_id = explained.queue.caption(session, 1, explained.source_id).id
     broken = replace(explained.tools, captioner=raising(BrokenCheckpointError("x")))
-    assert caption(broken, job_id)
+    assert caption(broken, job_id, Event())
     assert explained.state(job_id) == ("failed", "broken-checkpoint")
+
+
+def test_a_long_recording_is_given_back_when_the_worker_is_told_to_stop(
+    explained: Explained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captioning, "_TOGETHER", 1)
+    time_s = np.arange(40 * RATE_HZ) / RATE_HZ
+    (explained.folder / "day").mkdir()
+    soundfile.write(explained.folder / "day" / "day.wav", 0.1 * np.sin(999.0 * time_s), RATE_HZ)
+    found = find_files([explained.folder / "day"], Selection())
+    options = IngestOptions(source="pump-3")
+    assert not ingest(found, options, explained.store, explained.encoder, None).failed
+    with explained.store.session() as session:
+        job_id = explained.queue.caption(session, 3, explained.source_id).id
+    stop = Event()
+
+    class Stopping(FixedCaptioner):
+        def caption(self, *args: Any, **options: Any) -> Any:
+            stop.set()
+            return super().caption(*args, **options)
+
+    tools = replace(explained.tools, captioner=lambda: Stopping(explained.encoder, "a hum"))
+    assert caption(tools, job_id, stop)
+    with explained.store.reading() as session:
+        assert len({row.window_id for row in captions.of_recording(session, 3)}) == 1
+        assert session.get_one(Job, job_id).attempts == 0
+    assert explained.state(job_id) == ("queued", None)
+    assert caption(explained.tools, job_id, Event())
+    assert explained.state(job_id) == ("done", None)
+    with explained.store.reading() as session:
+        windows = session.scalar(select(func.count()).where(Window.recording_id == 3))
+        assert len({row.window_id for row in captions.of_recording(session, 3)}) == windows > 1
 
 
 def test_captions_of_a_recording_that_was_deleted_are_none(explained: Explained) -> None:
     with explained.store.session() as session:
         job_id = explained.queue.caption(session, 1, explained.source_id).id
         recordings.remove(session, 1)
-    assert caption(explained.tools, job_id)
+    assert caption(explained.tools, job_id, Event())
     assert explained.state(job_id) == ("done", None)

@@ -32,8 +32,9 @@ def is_found(url: str, idle: bool, patience_s: float) -> bool:
         hearing.stop()
 
 
-def test_messages_that_nobody_hears_are_noticed(store: Store, store_url: str) -> None:
-    add(store, "embed", 60.0)
+@pytest.mark.parametrize("kind", ["embed", "watch", "explain", "caption"])
+def test_messages_that_nobody_hears_are_noticed(store: Store, store_url: str, kind: str) -> None:
+    add(store, "embed", 60.0, kind)
     assert is_found(store_url, idle=True, patience_s=30.0)
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
+from soundpost.archive.relay import Flag
 from soundpost.config import Settings
 from soundpost.errors import (
     AudioError,
@@ -28,9 +30,10 @@ from soundpost.store import explanations, jobs, recordings, windows
 from soundpost.store.files import AudioFiles
 from soundpost.store.jobs import Leased
 from soundpost.store.session import Store
+from soundpost.store.tables import Recording, utc_now
 from soundpost.store.watch_tables import Finding
 from soundpost.store.windows import Stretch
-from soundpost_workers.leased import do_leased
+from soundpost_workers.leased import Postponed, do_leased
 
 if TYPE_CHECKING:
     from soundpost.explain.between import Part
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 # A disk that does not answer or a server that is away: another time it may work.
 _PASSING = (AudioStoreError, UnreadableFileError)
+# What was asked for right after an upload looks again so long afterwards.
+_EMBEDDING_WAIT = timedelta(seconds=10)
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +149,13 @@ def without_audio(measured: str, error: SoundpostError) -> dict[str, Any]:
         "revision": None,
         "compared": None,
         "heard": None,
-        "without_audio": {"code": error.code, "detail": str(error)},
+        "without_audio": {"code": error.code, "detail": _storable(str(error))},
     }
+
+
+def _storable(text: str) -> str:
+    """Make a text fit for a document: file names are bytes, and messages quote damaged files."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\ufffd")
 
 
 def claims_of(explanation: Explanation) -> list[dict[str, Any]]:
@@ -160,16 +170,30 @@ def claims_of(explanation: Explanation) -> list[dict[str, Any]]:
 # --- captions ---------------------------------------------------------------------------------
 
 
-def caption(tools: ExplainTools, job_id: int) -> bool:
-    """Do a job that puts a recording into words; return False if it is not this worker's to do."""
-    work = partial(_caption, tools)
+def caption(tools: ExplainTools, job_id: int, stop: Flag) -> bool:
+    """Do a job that puts a recording into words; return False if it is not this worker's to do.
+
+    Once stop is set the job is given back, and goes on another time where it was.
+    """
+    work = partial(_caption, tools, stop)
     return do_leased(tools.store, tools.settings, job_id, tools.worker, work, final=(ModelError,))
 
 
-def _caption(tools: ExplainTools, held: Leased) -> None:
+def _caption(tools: ExplainTools, stop: Flag, held: Leased) -> None:
     from soundpost.explain.captioning import caption_recording
 
     recording_id = int(held.payload["recording"])
+    if _is_on_its_way(tools.store, recording_id):
+        raise Postponed(utc_now() + _EMBEDDING_WAIT)
     n = tools.settings.captions_a_window
-    written = caption_recording(tools.store, tools.captioner(), recording_id, n)
+    written = caption_recording(tools.store, tools.captioner(), recording_id, n, stop.is_set)
     log.info("wrote %d captions of recording %d", written, recording_id)
+    if stop.is_set():
+        raise Postponed(utc_now())
+
+
+def _is_on_its_way(store: Store, recording_id: int) -> bool:
+    """Whether a recording is still to be embedded: the windows that it will have are not there."""
+    with store.reading() as session:
+        recording = session.get(Recording, recording_id)
+        return recording is not None and recording.status in ("queued", "embedding")

@@ -19,12 +19,12 @@ import billiard
 from celery.worker import state
 
 from soundpost.errors import StoreError
-from soundpost.jobs import EMBED, INDEX, REEMBED
+from soundpost.jobs import BASELINE, CAPTION, EMBED, EXPLAIN, INDEX, NOTIFY, REEMBED, WATCH
 from soundpost.store import jobs
 from soundpost.store.session import open_store
 
 # Those that this version has tasks for: a message of another kind is heard, and leads to nothing.
-_KINDS = (EMBED, REEMBED, INDEX)
+_KINDS = (EMBED, REEMBED, INDEX, WATCH, BASELINE, EXPLAIN, CAPTION, NOTIFY)
 
 log = logging.getLogger(__name__)
 

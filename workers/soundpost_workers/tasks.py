@@ -219,7 +219,7 @@ def caption_task(job_id: int) -> None:
     """Put a recording into words."""
     from soundpost_workers.explain import caption
 
-    caption(explain_tools_of_process(os.getpid()), job_id)
+    caption(explain_tools_of_process(os.getpid()), job_id, _stopping)
 
 
 @app.task(name=task_name(NOTIFY))  # type: ignore[untyped-decorator]  # Celery publishes no types

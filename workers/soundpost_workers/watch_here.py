@@ -63,12 +63,16 @@ class PreparedHere:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A job that was not done now, with what went wrong if it was tried."""
+    """A job that was not done now, with what went wrong if it was tried.
+
+    failed: it is not tried again by itself.
+    """
 
     job_id: int
     kind: str
     error_code: str | None
     error: str | None
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,9 @@ def watch_here(
 ) -> Outcome:
     """Prepare the baselines that wait, watch the recordings that wait, and tell of it once.
 
-    explaining: what findings are explained with; without it they are left to workers.
-
     source: only the recordings of this one. Each recording is handed to on_noticed as soon as it
-    is done with. Safe beside workers. Raises UnknownSourceError.
+    is done with. explaining: what findings are explained with; without it they are left to workers.
+    Safe beside workers. Raises UnknownSourceError.
     """
     wanted = _sources(tools, source)
     look_after_baselines(tools, utc_now())
@@ -106,11 +109,13 @@ def watch_here(
     watched = _watch(tools, wanted, on_noticed)
     passed = tick(tools, utc_now())
     prepared += _prepare(tools)
-    explained = _explain(explaining, wanted) if explaining is not None else 0
+    tried = _explain(explaining, wanted) if explaining is not None else []
     with tools.store.reading() as session:
         told = tuple(_told(session, change) for change in passed)
     delivered = _tell(tools, courier)
-    return Outcome(watched, tuple(prepared), told, delivered, _left(tools, wanted), explained)
+    explained, failed = _ended(tools, tried)
+    left = (*_left(tools, wanted), *failed)
+    return Outcome(watched, tuple(prepared), told, delivered, left, explained)
 
 
 def _sources(tools: WatchTools, name: str | None) -> list[int]:
@@ -180,13 +185,21 @@ def _told(session: Session, change: Change) -> NoticedChange:
     return NoticedChange(incident.id, name, change.kind, reasons[-1] if reasons else None)
 
 
-def _explain(tools: ExplainTools, wanted: Sequence[int]) -> int:
-    """Explain what waits for it once; return how many findings that was."""
+def _explain(tools: ExplainTools, wanted: Sequence[int]) -> list[int]:
+    """Try once to explain what waits for it; return the jobs that were tried."""
     found: list[Job] = []
     with tools.store.reading() as session:
         for source_id in wanted:
             found += jobs.find(session, kind=EXPLAIN, source_id=source_id, state="queued")
-    return sum(explain(tools, job.id) for job in found)
+    return [job.id for job in found if explain(tools, job.id)]
+
+
+def _ended(tools: WatchTools, tried: Sequence[int]) -> tuple[int, list[Waiting]]:
+    """Return how many of the jobs that were tried are done, and those that failed for good."""
+    with tools.store.reading() as session:
+        found = [jobs.get(session, number) for number in tried]
+    failed = [_waiting(job) for job in found if job.state == "failed"]
+    return sum(job.state == "done" for job in found), failed
 
 
 def _tell(tools: WatchTools, courier: Courier) -> int:
@@ -211,7 +224,12 @@ def _left(tools: WatchTools, wanted: Sequence[int]) -> tuple[Waiting, ...]:
         # One that was never tried waits for its time, such as that of a group.
         told = jobs.find(session, kind=NOTIFY, state="queued")
         found += [job for job in told if job.error_code is not None]
-    return tuple(Waiting(job.id, job.kind, job.error_code, _last_line(job)) for job in found)
+    return tuple(_waiting(job) for job in found)
+
+
+def _waiting(job: Job) -> Waiting:
+    failed = job.state == "failed"
+    return Waiting(job.id, job.kind, job.error_code, _last_line(job), failed)
 
 
 def _last_line(job: Job) -> str | None:

@@ -111,9 +111,10 @@ class Hit:
     it is clearest. relevance: calibrated, 0 to 1; similarity: the cosine behind it.
     joint_probability: how likely it is the one that is meant, among all that were judged together,
     None if it was not. score: what reranked hits are ordered by, similarity + weight *
-    joint_probability; others come after them, by similarity. at: the wall clock at peak_s in the
-    source's zone, None if the recording's start is unknown. matched: what found it, its sound, the
-    words of a caption, or both. caption: the one with the words, else the window's best, if any.
+    joint_probability; others come after them, by similarity and the words of captions. at: the wall
+    clock at peak_s in the source's zone, None if the recording's start is unknown. matched: what
+    found it, its sound, the words of a caption, or both. caption: the one with the words, else the
+    window's best, if any.
     """
 
     recording_id: int
@@ -184,7 +185,8 @@ def search_text(
 ) -> SearchResult:
     """Find what sounds like a text, in the order of the second stage where there is one.
 
-    Where windows have captions, what is found by their words is ranked with it. Raises InvalidValueError for an empty, overlong or unreadable text and for options out of range,
+    Where windows have captions, what is found by their words is ranked with it. Raises
+    InvalidValueError for an empty, overlong or unreadable text and for options out of range,
     UnknownSourceError, EmptyArchiveError.
     """
     options.check()

@@ -85,7 +85,7 @@ class CaptionerError(ModelError):
     """Captions cannot be written."""
 
     code = "captioner"
-    remedy = "Go on without captions (SOUNDPOST_CAPTIONER=off), and see what soundpost doctor says."
+    remedy = "Go on without captions (SOUNDPOST_CAPTIONS=off), or set SOUNDPOST_CAPTIONER."
 
 
 class CaptionerUnavailableError(CaptionerError):

@@ -1,25 +1,28 @@
 """Explaining how two stretches of audio files differ: read, explained, and kept by what they hold.
 
 The same sound explained by the same models is explained once, however its file is called and
-whoever asks: the key is made of the samples, the seconds they were taken from, the models and the
-tiers.
+whoever asks: the key is made of the samples, the seconds they were taken from, the models, the
+version of what checks and composes, and the tiers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from soundpost import __version__
 from soundpost.audio.decode import AudioStream, open_audio
 from soundpost.audio.recording import Block
 from soundpost.errors import InvalidValueError, NoSamplesError, TooLongError
 from soundpost.explain.difference import DifferenceExplainer, Excerpt, Explanation
+from soundpost.explain.excerpts import check_excerpt, check_length, choose
 from soundpost.store import explanations
 from soundpost.store.session import Store
 
@@ -28,7 +31,7 @@ FloatArray = NDArray[np.float32]
 TIERS = (1, 2, 3)
 # Of more the windows to compare are not looked for: nobody waits that long.
 LONGEST_S = 3_600.0
-# Longer stretches are kept at this rate, which is what they are compared at.
+# Longer stretches are kept at this rate, which is what the seconds to compare are looked for at.
 _LONG_S = 60.0
 _LONG_RATE_HZ = 16_000
 
@@ -67,7 +70,8 @@ def explain_parts(
     InvalidValueError for a tier that there is not.
     """
     wanted = check_tiers(tiers)
-    one, other = read_excerpt(first), read_excerpt(second)
+    read = read_excerpt(first), read_excerpt(second)
+    one, other = _for_encoder(explainer, (first, second), read)
     if store is None:
         return explainer.explain(one, other, wanted)
     key = explanations.key_of([content_of(one), content_of(other)], [_made_by(explainer)], wanted)
@@ -81,9 +85,30 @@ def explain_parts(
     return made
 
 
+def _for_encoder(
+    explainer: DifferenceExplainer, parts: tuple[Part, Part], read: tuple[Excerpt, Excerpt]
+) -> tuple[Excerpt, Excerpt]:
+    """Return what is compared, with all that the encoder can hear.
+
+    Of a stretch that was kept at a lower rate than the encoder's the chosen seconds are read again.
+    """
+    wanted_hz = explainer.encoder.spec.sample_rate_hz
+    kept_low = [one.duration_s > _LONG_S and one.rate_hz < wanted_hz for one in read]
+    if not any(kept_low):
+        return read
+    for one in read:
+        check_excerpt(one)
+    chosen = [
+        read_excerpt(replace(part, start_s=one.span_s[0], end_s=one.span_s[1])) if low else one
+        for part, one, low in zip(parts, choose(*read), kept_low, strict=True)
+    ]
+    return chosen[0], chosen[1]
+
+
 def _made_by(explainer: DifferenceExplainer) -> str:
     spec = explainer.encoder.spec
-    return f"{explainer.name} {explainer.revision} {spec.name} {spec.revision}"
+    models = f"{explainer.name} {explainer.revision} {spec.name} {spec.revision}"
+    return f"{models} soundpost {__version__}"
 
 
 def content_of(excerpt: Excerpt) -> str:
@@ -93,27 +118,33 @@ def content_of(excerpt: Excerpt) -> str:
     return digest.hexdigest()
 
 
-def read_excerpt(part: Part) -> Excerpt:
-    """Read a stretch of a file, mono. Raises an AudioError, NoSamplesError, TooLongError."""
+def read_excerpt(part: Part, long_rate_hz: int = _LONG_RATE_HZ) -> Excerpt:
+    """Read a stretch of a file, mono; one of more than a minute at `long_rate_hz`, if that is lower.
+
+    Raises an AudioError: NoSamplesError, TooShortError, TooLongError among them.
+    """
     with open_audio(part.path, start_s=part.start_s, end_s=part.end_s) as stream:
-        pieces, rate_hz = _pieces(stream, part)
+        pieces, rate_hz = _pieces(stream, part, long_rate_hz)
     wave = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     if not len(wave):
         raise NoSamplesError(part.name or part.path, f"nothing lies at {part.start_s:g} s")
-    return Excerpt(wave, rate_hz, part.start_s)
+    excerpt = Excerpt(wave, rate_hz, part.start_s)
+    check_length(excerpt, part.name or part.path)
+    return excerpt
 
 
-def _pieces(stream: AudioStream, part: Part) -> tuple[list[FloatArray], int]:
+def _pieces(stream: AudioStream, part: Part, long_rate_hz: int) -> tuple[list[FloatArray], int]:
     rate_hz = stream.info.sample_rate_hz
-    duration_s = stream.info.duration_s or LONGEST_S
-    length_s = min(duration_s, part.end_s or duration_s) - part.start_s
-    if length_s <= _LONG_S or rate_hz <= _LONG_RATE_HZ:
+    # Of an unknown length: long, for all that is known.
+    ends_s = [end_s for end_s in (stream.info.duration_s, part.end_s) if end_s is not None]
+    length_s = min(ends_s, default=math.inf) - part.start_s
+    if length_s <= _LONG_S or rate_hz <= long_rate_hz:
         pieces = [block.samples for block in _bounded(stream, part)]
         return pieces, rate_hz
-    resampler = soxr.ResampleStream(rate_hz, _LONG_RATE_HZ, 1, dtype="float32")
+    resampler = soxr.ResampleStream(rate_hz, long_rate_hz, 1, dtype="float32")
     pieces = [resampler.resample_chunk(block.samples) for block in _bounded(stream, part)]
     pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return pieces, _LONG_RATE_HZ
+    return pieces, long_rate_hz
 
 
 def _bounded(stream: AudioStream, part: Part) -> Iterator[Block]:

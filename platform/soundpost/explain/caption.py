@@ -144,7 +144,7 @@ class Captioner:
             part = windows[start : start + _BATCH]
             sounds = self._sounds(part, frame_hop_s)
             seeds = [content_seed(frames, seed) for frames in part]
-            texts += [text or NOTHING for text in self.writer.write(sounds, seeds)]
+            texts += [_said(text) for text in self.writer.write(sounds, seeds)]
         if not texts:
             return []
         similar = np.einsum("nd,nd->n", self.encoder.embed_text(texts), _wholes(windows))
@@ -158,7 +158,7 @@ class Captioner:
         sounds = self._sounds([frames], frame_hop_s).repeated(count)
         first = content_seed(frames, seed)
         drawn = self.writer.write(sounds, [first + k for k in range(count)], diverse=diverse)
-        texts = list(dict.fromkeys(text or NOTHING for text in drawn))
+        texts = list(dict.fromkeys(_said(text) for text in drawn))
         similar = self.encoder.embed_text(texts) @ _wholes([frames])[0]
         ranked = sorted(zip(texts, similar.tolist(), strict=True), key=lambda pair: -pair[1])
         return [Caption(text, float(similarity)) for text, similarity in ranked]
@@ -174,6 +174,11 @@ class Captioner:
     def _sounds(self, windows: Sequence[FloatArray], frame_hop_s: float) -> Conditions:
         tokens = [condition_tokens(frames, frame_hop_s) for frames in windows]
         return conditions(tokens, [self.style] * len(windows))
+
+
+def _said(text: str) -> str:
+    """Return a text if there is a word in it: signs alone say nothing."""
+    return text if any(character.isalnum() for character in text) else NOTHING
 
 
 def content_seed(frames: FloatArray, seed: int) -> int:

@@ -49,21 +49,34 @@ def caption_windows(rows: Sequence[WindowRow], captioner: Captioner, n: int) -> 
     ]
 
 
-def caption_recording(store: Store, captioner: Captioner, recording_id: int, n: int) -> int:
+def _never() -> bool:
+    return False
+
+
+def caption_recording(
+    store: Store,
+    captioner: Captioner,
+    recording_id: int,
+    n: int,
+    stop: Callable[[], bool] = _never,
+) -> int:
     """Put the windows of a recording into n wordings that are not in words yet.
 
     Returns how many wordings were written: 0 where nothing was left to do. It is done some windows a
-    transaction, so that what is interrupted goes on where it was.
+    transaction, so that what is interrupted goes on where it was, and ends between two of them once
+    stop says so.
     """
     with store.reading() as session:
         author = author_of(session, captioner)
         if author is None:
             return 0
         left = captions.uncaptioned(session, recording_id, author)
-    return sum(
-        _write(store, captioner, author, left[first : first + _TOGETHER], n)
-        for first in range(0, len(left), _TOGETHER)
-    )
+    written = 0
+    for first in range(0, len(left), _TOGETHER):
+        if stop():
+            break
+        written += _write(store, captioner, author, left[first : first + _TOGETHER], n)
+    return written
 
 
 def caption_archive(
@@ -71,19 +84,19 @@ def caption_archive(
     captioner: Captioner,
     n: int,
     on_recording: Callable[[int, int], None],
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = _never,
 ) -> int:
     """Put everything into words that is embedded and is not yet; return how many wordings it took.
 
-    on_recording is told of each recording and how many wordings it got. It ends between two
-    recordings once stop says so.
+    on_recording is told of each recording and how many wordings it got. It ends soon after stop
+    says so, a recording of a day too.
     """
     written, after_id = 0, 0
     while waiting := _without(store, captioner, after_id):
         for recording_id in waiting:
             if stop():
                 return written
-            made = caption_recording(store, captioner, recording_id, n)
+            made = caption_recording(store, captioner, recording_id, n, stop)
             on_recording(recording_id, made)
             written += made
         after_id = waiting[-1]

@@ -90,19 +90,21 @@ class DifferenceExplainer:
     def explain(self, first: Excerpt, second: Excerpt, tiers: Sequence[int] = TIERS) -> Explanation:
         """Say how the second recording differs from the first; of long ones a stretch of each.
 
-        Raises NoSamplesError, NonFiniteSamplesError.
+        Raises NoSamplesError, TooShortError, NonFiniteSamplesError.
         """
         for one in (first, second):
             check_excerpt(one)
         one, other = choose(first, second)
         heard = self._listen(one, other)
         spec = self.encoder.spec
+        texts = self._told(heard, tiers)
+        by_model = any(text.written_by == BY_MODEL for text in texts.values())
         return Explanation(
-            tiers=self._told(heard, tiers),
+            tiers=texts,
             summary=summary(*heard),
             compared=(one.span_s, other.span_s),
-            model=None if self.writer is None else self.writer.name,
-            revision=None if self.writer is None else self.writer.revision,
+            model=self.name if by_model else None,
+            revision=self.revision if by_model else None,
             encoder=spec.name,
             encoder_revision=spec.revision,
             measurements=measurements(*heard),

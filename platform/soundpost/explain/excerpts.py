@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundpost.audio.windows import resample
-from soundpost.errors import NonFiniteSamplesError, NoSamplesError
+from soundpost.errors import NonFiniteSamplesError, NoSamplesError, TooShortError
 from soundpost.explain.listening import EXCERPT_S
 from soundpost.explain.profile import RATE_HZ, band_levels_dbfs
 
 FloatArray = NDArray[np.float32]
 
+# Of less nothing is measured, and an encoder may have no frame of it: ingest refuses it too.
+SHORTEST_S: Final = 0.05
 # Shorter stretches are too little to be compared with.
 _LEAST_S: Final = 1.0
 _FLOOR_DBFS: Final = -80.0
@@ -48,11 +50,18 @@ class Excerpt:
 
 
 def check_excerpt(excerpt: Excerpt) -> None:
-    """Raise NoSamplesError or NonFiniteSamplesError for what cannot be heard."""
+    """Raise NoSamplesError, TooShortError or NonFiniteSamplesError for what cannot be heard."""
     if not len(excerpt.wave):
         raise NoSamplesError(None, "there is nothing to compare")
+    check_length(excerpt)
     if not np.isfinite(excerpt.wave).all():
         raise NonFiniteSamplesError(None, "replace them before comparing")
+
+
+def check_length(excerpt: Excerpt, name: object = None) -> None:
+    """Raise TooShortError for what is over before anything is heard."""
+    if excerpt.duration_s < SHORTEST_S:
+        raise TooShortError(name, f"{excerpt.duration_s * 1000:.0f} ms")
 
 
 def choose(first: Excerpt, second: Excerpt) -> tuple[Excerpt, Excerpt]:

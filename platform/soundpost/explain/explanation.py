@@ -18,8 +18,9 @@ class TierText:
     """The text of one tier.
 
     written_by: "model", or "measurements" where it was composed of these. attempts: how many texts
-    the model wrote for it. excluded: what of them was taken back, as the recordings say otherwise.
-    added: the sentences at its end that were added to the model's, as they are measured.
+    the model wrote for it. excluded: what of them was taken back, as the recordings say otherwise,
+    or as it cannot be measured and the model was not sure of it. added: the sentences at its end
+    that were added to the model's, as they are measured.
     """
 
     text: str
@@ -64,8 +65,8 @@ class Explanation:
 
     tiers: 1 concise, 2 one extended sentence, 3 a paragraph. summary: what was measured, in plain
     words, and measurements in numbers. compared: from which second to which each was heard. model,
-    revision: of the network that was asked, None where measurements alone speak; encoder and
-    encoder_revision: of the encoder that heard both.
+    revision: of the network that wrote one of the texts, None where measurements alone speak; encoder
+    and encoder_revision: of the encoder that heard both.
     """
 
     tiers: dict[int, TierText]

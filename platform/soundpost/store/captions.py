@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import delete, exists, func, select, true
 from sqlalchemy.orm import Session
 
 from soundpost.errors import InvalidValueError, UnknownRecordingError
@@ -74,8 +74,9 @@ def _hold_windows(session: Session, window_ids: Sequence[int]) -> set[int]:
     for first in range(0, len(window_ids), _IDS_A_QUERY):
         part = window_ids[first : first + _IDS_A_QUERY]
         statement = select(Window.id).where(Window.id.in_(part)).order_by(Window.id)
-        # The weakest lock that keeps them from being deleted before this transaction ends.
-        held.update(session.scalars(statement.with_for_update(read=True, key_share=True)))
+        # Until this transaction ends nobody deletes them, or captions them too: of two who found
+        # them without captions the second one replaces what the first one said.
+        held.update(session.scalars(statement.with_for_update(key_share=True)))
     return held
 
 
@@ -107,14 +108,28 @@ def _row(author: Author, window_id: int, place: int, wording: NewCaption) -> dic
 
 
 def of_recording(
-    session: Session, recording_id: int, *, model_id: int | None = None, limit: int | None = None
+    session: Session,
+    recording_id: int,
+    *,
+    model_id: int | None = None,
+    after_window_id: int = 0,
+    windows: int | None = None,
 ) -> list[WindowCaption]:
     """Return the captions of a recording by window, author and place; of every encoder if None.
 
-    Raises UnknownRecordingError.
+    windows: of so many windows at most, after `after_window_id`; of all of them if None. Raises
+    UnknownRecordingError.
     """
     if session.get(Recording, recording_id) is None:
         raise UnknownRecordingError(recording_id)
+    of_model = true() if model_id is None else Caption.model_id == model_id
+    chosen = (
+        select(Window.id)
+        .where(Window.recording_id == recording_id, Window.id > after_window_id)
+        .where(exists().where(Caption.window_id == Window.id, of_model))
+        .order_by(Window.id)
+        .limit(windows)
+    )
     statement = (
         select(
             Window.id,
@@ -128,7 +143,7 @@ def of_recording(
             Caption.created_at,
         )
         .join(Window, Window.id == Caption.window_id)
-        .where(Window.recording_id == recording_id)
+        .where(Window.id.in_(chosen), of_model)
         .order_by(
             Window.start_s,
             Window.id,
@@ -137,10 +152,7 @@ def of_recording(
             Caption.place,
             Caption.id,
         )
-        .limit(limit)
     )
-    if model_id is not None:
-        statement = statement.where(Caption.model_id == model_id)
     return [WindowCaption(*row) for row in session.execute(statement)]
 
 

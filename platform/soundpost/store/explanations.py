@@ -82,7 +82,7 @@ def unexplained(session: Session, incident_id: int) -> list[Finding]:
     statement = select(Finding).where(
         Finding.incident_id == incident_id,
         Finding.reference_window_id.is_not(None),
-        # A JSON column tells a null of its own from one of SQL; neither is an explanation.
-        Finding.claims.is_(None),
     )
-    return list(session.scalars(statement.order_by(Finding.id)))
+    found = session.scalars(statement.order_by(Finding.id))
+    # Not in SQL: a JSON column tells a null of its own from one of SQL, and neither explains.
+    return [finding for finding in found if finding.claims is None]

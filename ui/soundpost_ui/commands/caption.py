@@ -79,7 +79,8 @@ def _lines(workspace: Workspace, name: str, n: int) -> list[_Line]:
 
     stretch, path = resolve(workspace, name)
     captioner = workspace.captioner
-    excerpt = read_excerpt(Part(path, stretch.start_s, stretch.end_s, name))
+    part = Part(path, stretch.start_s, stretch.end_s, name)
+    excerpt = read_excerpt(part, workspace.encoder.spec.sample_rate_hz)
     (rows,) = WaveEmbedder(workspace.encoder)([(excerpt.wave, excerpt.rate_hz)])
     return [
         _Line(
@@ -116,7 +117,7 @@ def caption_waiting(workspace: Workspace, stop: threading.Event, quiet: bool = F
     for job in waiting:
         if stop.is_set():
             break
-        if caption(tools, job.id):
+        if caption(tools, job.id, stop):
             tried.append(job.id)
     with workspace.store.reading() as session:
         ended = [jobs.get(session, number) for number in tried]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,14 +87,14 @@ def print_explanation(
         _say(indent, f"Explained by what was measured alone: {gone['detail']}")
     elif names is not None:
         _say(indent, _compared(document, names))
-    printed: set[str] = set()
+    printed: dict[str, str] = {}
     for tier, text in sorted(document["tiers"].items(), key=lambda item: int(item[0])):
         if int(tier) in tiers and text["text"] not in printed:
             _print_tier(int(tier), text, indent)
-            printed.add(text["text"])
+            printed[text["text"]] = text["written_by"]
     if document["summary"]:
         _say(indent, _measured(document["summary"]))
-    _say(indent, _written_by(document), style="dim")
+    _say(indent, _written_by(document, printed.values()), style="dim")
 
 
 def _measured(summary: str) -> str:
@@ -118,7 +118,11 @@ def _print_tier(tier: int, text: Mapping[str, Any], indent: str) -> None:
         _print_claim(claim, f"{indent}    ")
     if text["excluded"]:
         said = ", ".join(f'"{quote}"' for quote in text["excluded"])
-        _say(f"{indent}    ", f"taken back, as the recordings say otherwise: {said}", style="dim")
+        _say(
+            f"{indent}    ",
+            f"taken back, as the recordings do not bear it out: {said}",
+            style="dim",
+        )
     if text.get("added"):
         said = " ".join(text["added"])
         _say(f"{indent}    ", f"added, as it is measured: {said}", style="dim")
@@ -131,15 +135,15 @@ def _print_claim(claim: Mapping[str, Any], indent: str) -> None:
         measured = [f"{name} {value:g}" for name, value in claim["measurement"].items()]
         why = "; ".join(part for part in (why, ", ".join(measured)) if part)
     line = Text.assemble(
-        (f"{indent}{mark:<4}", style),
-        f'"{terminal.printable(claim["quote"])}"',
+        (f"{indent}{mark:<3}", style),
+        f' "{terminal.printable(claim["quote"])}"',
         (f"  {why}", "dim"),
     )
     terminal.say(line)
 
 
-def _written_by(document: Mapping[str, Any]) -> str:
-    if document.get("model"):
+def _written_by(document: Mapping[str, Any], shown: Collection[str]) -> str:
+    if "model" in shown:
         return f"Written by {document['model']} {str(document['revision'])[:12]}, then checked."
     return "Written from measurements alone."
 

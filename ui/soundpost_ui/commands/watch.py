@@ -141,7 +141,10 @@ def _print_outcome(noticed: list[Noticed], outcome: Outcome) -> None:
         terminal.say(f"{terminal.plural(outcome.explained, 'finding')} explained")
     for job in outcome.waiting:
         why = f"[{job.error_code}] {_safe(job.error or '')}" if job.error_code else _WAITS[job.kind]
-        terminal.hint(f"Job {job.job_id} ({job.kind}) still waits: {why}")
+        how = "failed" if job.failed else "still waits"
+        terminal.hint(f"Job {job.job_id} ({job.kind}) {how}: {why}")
+        if job.failed:
+            terminal.hint(f"Once that is mended: soundpost jobs --retry {job.job_id}")
 
 
 _WAITS = {

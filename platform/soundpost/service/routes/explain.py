@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
 from soundpost.errors import (
     AudioError,
@@ -25,6 +25,7 @@ from soundpost.errors import (
     UploadTooLargeError,
 )
 from soundpost.service.admission import check_example, renamed
+from soundpost.service.cursors import read_cursor, write_cursor
 from soundpost.service.explain_schemas import (
     Caption,
     ExplainQuery,
@@ -37,12 +38,17 @@ from soundpost.service.forms import Received, form_body
 from soundpost.service.limits import SmallBodyRoute
 from soundpost.service.parts import Parts, ServiceParts
 from soundpost.service.problems import answers
-from soundpost.service.routes.recordings import UPLOAD_ERRORS, ReceivedUpload, RecordingId
-from soundpost.service.schemas import LARGEST_ID, Job
+from soundpost.service.routes.recordings import (
+    UPLOAD_ERRORS,
+    Cursor,
+    ReceivedUpload,
+    RecordingId,
+)
+from soundpost.service.schemas import LARGEST_ID, LARGEST_PAGE, Job, Page
 from soundpost.service.views import show_job
 from soundpost.service.watch_schemas import Finding
 from soundpost.service.watch_views import show_finding
-from soundpost.store import captions, explanations, recordings
+from soundpost.store import captions, explanations, models, recordings
 
 if TYPE_CHECKING:
     from soundpost.explain.between import Part
@@ -53,6 +59,10 @@ router = APIRouter(prefix="/v1", tags=["explanations"])
 json_router = APIRouter(prefix="/v1", tags=["explanations"], route_class=SmallBodyRoute)
 
 FindingId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+Windows = Annotated[
+    int,
+    Query(ge=1, le=LARGEST_PAGE, description="Windows a page at most; each has several captions."),
+]
 _ERRORS = (
     UnknownRecordingError,
     FileMissingError,
@@ -96,10 +106,33 @@ def get_finding(finding_id: FindingId, parts: ServiceParts) -> Finding:
 
 
 @router.get("/recordings/{recording_id}/captions", responses=answers(UnknownRecordingError))
-def list_captions(recording_id: RecordingId, parts: ServiceParts) -> list[Caption]:
-    """List what the windows of a recording sound like, in words; empty until it is captioned."""
+def list_captions(
+    recording_id: RecordingId, parts: ServiceParts, limit: Windows = 100, cursor: Cursor = None
+) -> Page[Caption]:
+    """List what the windows that the active model embedded sound like, in words.
+
+    Empty until the recording is captioned.
+    """
+    after_id = read_cursor(cursor, "captions", newest_first=False) or 0
+    spec = parts.encoder.spec
     with parts.store.reading() as session:
-        return [show_caption(row) for row in captions.of_recording(session, recording_id)]
+        recordings.get(session, recording_id)
+        model = models.find(session, spec.name, spec.revision)
+        if model is None:
+            return Page(items=[])
+        rows = captions.of_recording(
+            session,
+            recording_id,
+            model_id=model.id,
+            after_window_id=after_id,
+            windows=limit + 1,
+        )
+    found = sorted({row.window_id for row in rows})
+    items = [show_caption(row) for row in rows if row.window_id in found[:limit]]
+    more = len(found) > limit
+    return Page(
+        items=items, next=write_cursor("captions", found[limit - 1], False) if more else None
+    )
 
 
 @router.post(
