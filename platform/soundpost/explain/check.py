@@ -9,8 +9,9 @@ development folds whose difference is known (`python -m soundpost.evaluation.cla
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
-from soundpost.explain.check_events import check_event, unheard
+from soundpost.explain.check_events import check_event, doubted, unheard
 from soundpost.explain.check_sounds import check_band, check_level, check_noise, check_reverb
 from soundpost.explain.check_times import check_count, check_pitch, check_rate, check_time
 from soundpost.explain.claims import Attribute, Claim
@@ -51,8 +52,16 @@ def check(
 
 def check_one(claim: Claim, compared: Comparison) -> Checked:
     """Check one claim."""
-    if claim.attribute in _OF_SOUNDS and claim.what is not None:
-        missing = unheard(claim, compared)
-        if missing is not None:
-            return missing
-    return _CHECKERS[claim.attribute](claim, compared)
+    if claim.attribute not in _OF_SOUNDS or claim.what is None:
+        return _CHECKERS[claim.attribute](claim, compared)
+    missing = unheard(claim, compared)
+    return missing if missing is not None else _check_sound(claim, compared)
+
+
+def _check_sound(claim: Claim, compared: Comparison) -> Checked:
+    """Check what is claimed of a sound: where it may be another one, nothing supports the claim."""
+    found = _CHECKERS[claim.attribute](claim, compared)
+    doubt = doubted(claim, compared)
+    if found.verdict is Verdict.SUPPORTED and doubt:
+        return replace(found, verdict=Verdict.NOT_MEASURABLE, reason=doubt)
+    return found

@@ -458,7 +458,7 @@ class CompactEncoder:
         mean = _to_numpy(self.model.background_mean)
         covariance = _to_numpy(self.model.background_covariance)
         expected = text_vectors @ mean
-        variance = np.einsum("qd,de,qe->q", text_vectors, covariance, text_vectors)
+        variance = ((text_vectors @ covariance) * text_vectors).sum(axis=1)
         deviation = np.sqrt(np.maximum(variance, 1e-8))
         return np.asarray((similarities - expected[:, None]) / deviation[:, None], np.float32)
 

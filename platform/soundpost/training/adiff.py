@@ -461,6 +461,7 @@ def ship(out: Path, folder: Path) -> Path:
 def write_card(folder: Path, out: Path, stages: Sequence[int]) -> None:
     """Write what the shipped model was made of."""
     model = read_adiff(folder)
+    taught = _taught_before(out)
     told = [
         f"- Stage {stage}: {facts['steps']} steps, {facts['batch']} pairs a step, rate {facts['rate']}, "
         f"seed {facts['seed']}, position captioning {facts['shares']['captions']:.0%} of the steps, "
@@ -481,11 +482,24 @@ def write_card(folder: Path, out: Path, stages: Sequence[int]) -> None:
         f"- Works over audio vectors of width {model.shape.audio_width}, made by: {made_by}.",
         "- Trained on pairs with a known difference (`soundpost.training.pairs`) and on published",
         "  explanations by their captions, a tenth of those clips held out.",
+        *taught,
         *told,
+        "- Tells level, noise, reverberation and bands of whole recordings well; which sound came or went,",
+        "  was moved or repeated, of an unknown recording hardly more than every other time. Figures:",
+        "  docs/benchmarks.md.",
         "- For academic or non-commercial use, as the recordings and captions it was trained on.",
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _taught_before(out: Path) -> list[str]:
+    """Say what was taught before stage 2."""
+    facts = json.loads((out / "stage2.json").read_text(encoding="utf-8"))
+    return [
+        f"- Before: the projections, {facts['projection_steps']} steps by heads that are thrown away; the",
+        f"  language model, {facts['reading_steps']} steps of answering from a prefix of its own words.",
+    ]
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

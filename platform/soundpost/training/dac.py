@@ -492,6 +492,7 @@ def ship_captioner(
         "  SoundBible, for academic and non-commercial use.",
         f"- {options.dac_steps:,} steps of {options.batch} captions, {options.taught:.0%} of them in the words of",
         f"  its autoregressive twin ({options.twin_steps:,} steps); seed {options.seed}.",
+        "- It begins with the twin's reader and attention; the twin is not shipped.",
         "- Reads frames of the compact encoder; it knows the sounds that the encoder knows, and English.",
         "- Figures, and what it does worse: docs/captions.md and docs/benchmarks.md.",
         "",
