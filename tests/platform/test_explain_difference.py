@@ -117,6 +117,20 @@ def test_sentences_at_fault_are_dropped_where_the_rest_stands() -> None:
     assert not text.contradicted
 
 
+@pytest.mark.parametrize(
+    "joined",
+    [
+        f"{TRUE[:-1]}; a cow is heard only in audio 2.",
+        f"{TRUE[:-1]}, while a cow is heard only in audio 1.",
+        f"A cow is heard only in audio 1, whereas an alarm is heard only in audio 2. {FALSE}",
+    ],
+)
+def test_of_a_sentence_the_statement_at_fault_alone_is_dropped(joined: str) -> None:
+    text = explain(FixedWriter({1: [joined]})).tiers[1]
+    assert text.text == TRUE
+    assert text.written_by == "model"
+
+
 def test_a_writer_that_says_nothing_or_no_claim_is_not_believed() -> None:
     for empty in ("", "Sounds are wonderful."):
         text = explain(FixedWriter({1: [empty]})).tiers[1]
