@@ -125,9 +125,10 @@ explain-pairs: runs/measured/model.safetensors ## Make the pairs that explanatio
 	$(BIN)/python -m soundpost.training.pair_store --encoder runs/measured --split dev --groups 60 \
 		--first-group 200000 --processes 2 --out $(EXPLAIN)/pairs/dev-measured
 
-# The parts of ADIFF at a small, equal budget: B neither separator nor cross-projection, C both, D with
-# position captioning, E with stage 3; and D and E without the cross-projection alone. What is taught
-# before stage 2 is the same for all but B, whose prefix has other places.
+# The parts of ADIFF at a small budget, the same for each stage: B neither separator nor
+# cross-projection, C both, D with position captioning, E with stage 3 after that; and D and E without
+# the cross-projection alone. What is taught before stage 2 is the same for all but B, whose prefix has
+# other places.
 ABLATIONS := $(EXPLAIN)/ablations
 TAUGHT := $(EXPLAIN)/adiff/{captions,projections}*
 .PHONY: eval-explain-ablations

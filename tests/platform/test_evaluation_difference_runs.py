@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from soundpost.evaluation import adiff_texts
+from soundpost.evaluation import adiff_texts, difference
 from soundpost.evaluation.adiff_texts import TextSet
 from soundpost.evaluation.difference import as_text
 from soundpost.evaluation.difference_outcomes import (
@@ -29,6 +29,7 @@ from soundpost.evaluation.explain_ablations import Run, choose
 from soundpost.evaluation.explanation_examples import draw, edit_words, example, heard_words
 from soundpost.evaluation.held_out_pairs import (
     FIRST_SEED,
+    KNOWN,
     SAME,
     TWO,
     select,
@@ -41,9 +42,10 @@ from soundpost.models.compact import CompactEncoder
 from soundpost.models.encoder import AudioEncoding
 from soundpost.models.placeholder import ToneEncoder
 from soundpost.training.adiff_rows import FILES, AdiffRow, is_held_out
-from soundpost.training.data import SAMPLE_RATE_HZ, Clip
+from soundpost.training.compact import kept_clips
+from soundpost.training.data import SAMPLE_RATE_HZ, Clip, load_clips
 from soundpost.training.pair_records import Edit, EditKind, Heard
-from soundpost.training.pair_scenes import PairPool, pair_pool
+from soundpost.training.pair_scenes import PairPool, pair_pool, split_rows
 from soundpost.training.pair_store import PairSet
 from soundpost.training.pairs import make_group
 
@@ -136,6 +138,26 @@ class CountingWriter:
 
     def write_many(self, firsts: FloatArray, seconds: FloatArray, tier: int) -> list[Written]:
         return [self.write(a, b, [tier])[0] for a, b in zip(firsts, seconds, strict=True)]
+
+
+def test_what_the_encoder_knows_of_the_pairs_is_said(tmp_path: Path) -> None:
+    """Its training leaves two folds out: the other clips of the pairs it has heard."""
+    rows = [
+        ("esc50/4.ogg", "esc50", 4, "dog", "1"),
+        ("urbansound8k/3.ogg", "urbansound8k", 3, "siren", "2"),
+        ("motor/motor_m1_prop_20pct_000.ogg", "motor", "", "propeller", "m1"),
+        *((f"speech_commands/{n}.ogg", "speech_commands", "", "speech", f"{n}") for n in range(9)),
+    ]
+    lines = "".join(
+        f"{path},1.0,{set_},{fold},{label},{of}\n" for path, set_, fold, label, of in rows
+    )
+    head = "path,seconds,dataset,fold,label,origin\n"
+    (tmp_path / "audio.csv").write_text(head + lines, encoding="utf-8")
+    clips, kept = load_clips(tmp_path), kept_clips(tmp_path, everything=False, development=False)
+    known = {clips[row].dataset for row in split_rows(clips, "test") if kept[row]}
+    assert known == {"motor", "speech_commands"}
+    assert "these very clips of speech and of the motor" in KNOWN
+    assert KNOWN in difference._INTRODUCTION
 
 
 def test_what_published_texts_are_measured_on_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

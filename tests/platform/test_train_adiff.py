@@ -327,6 +327,26 @@ def test_a_prefix_is_as_far_from_its_words_as_it_was_moved(
     assert float(distance(adiff, said + 1.0, words[1:].expand(2, -1))) == 0.0
 
 
+def test_reading_with_dropout_is_taught_by_the_seed(
+    course: Course, batches: AdiffBatches, tmp_path: Path
+) -> None:
+    """Whatever was drawn before: what is taught first may be read from a file."""
+    language = course.adiff.language_model
+    before = {name: value.clone() for name, value in language.state_dict().items()}
+    for part in nn.Module.modules(language):
+        if isinstance(part, nn.Dropout):
+            part.p = 0.5
+    taught = []
+    for seed in (1, 2):
+        language.load_state_dict(before)
+        (tmp_path / str(seed)).mkdir()
+        torch.manual_seed(seed)
+        training._teach_reading(course, batches, OPTIONS, tmp_path / str(seed))
+        nn.Module.eval(language)
+        taught.append(float(course.reading(batches.of_pairs(1, np.random.default_rng(0))).detach()))
+    assert taught[0] == taught[1]
+
+
 def test_reading_is_taught_once_and_learnt(
     course: Course, batches: AdiffBatches, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

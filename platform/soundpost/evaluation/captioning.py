@@ -2,8 +2,8 @@
 
 Run as: python -m soundpost.evaluation.captioning --write docs/benchmarks.md
 
-(a) scenes and clips of the held-out folds, heard by an encoder that never heard them; references in
-several wordings from what is known of each. (b) AudioCaps and Clotho as text: one caption's vector in
+(a) scenes and clips of the held-out folds, heard by an encoder that never heard them, and of speech,
+which it was trained on; references in several wordings from what is known of each. (b) AudioCaps and Clotho as text: one caption's vector in
 place of the sound, the other four as references; clips with a caption that was trained on are left
 out. What was heard is kept below runs/explain/eval.
 """
@@ -51,7 +51,8 @@ TWIN = "twin, a word at a time"
 # The marks: so many times the twin's captions per second, and so much of its CIDEr-D at most lost.
 FASTER, LOSS = 2.0, 0.05
 _INTRODUCTION = (
-    f"Means with 95 % bootstrap intervals over origins. One caption a sound: the likeliest of each "
+    f"Means with 95 % bootstrap intervals over origins. The encoder never heard the two held-out folds; the "
+    f"clips of speech it was trained on. One caption a sound: the likeliest of each "
     f"writer. Varied: {VARIED} captions of each of the first {VARIED_SOUNDS} sounds (DAC from full noise, the twin from the nucleus "
     f"0.9); Distinct-1, Distinct-2 and MTLD are those of one sound's {VARIED} captions, mean over sounds. "
     f"Similarity: cosine of caption and sound in the encoder's space. Captions per second: batches of "

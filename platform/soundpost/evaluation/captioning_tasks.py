@@ -40,7 +40,7 @@ WriteCaption = Callable[[Sequence[Heard], np.random.Generator], str]
 def heard_task(
     encoder: AudioTextEncoder, data: Path, cache: Path, most: int = 500, kept: Path = KEPT
 ) -> list[CaptionTask]:
-    """Return single sounds and scenes of the folds that nothing was trained on."""
+    """Return single sounds and scenes of clips that no captioner was trained on."""
     path = kept / encoder.spec.revision[:16] / f"captions-{most}-{_SEED}.npz"
     pool = load_pair_pool(data, cache, "test")
     if not path.is_file():

@@ -2,9 +2,9 @@
 
 Run as: python -m soundpost.evaluation.difference --write docs/benchmarks.md
 
-Pairs are made anew from their seeds, of clips that neither the encoder nor the network was trained on;
-what was told of them is kept below runs/explain/eval by the revisions of both, so that another run
-only judges. Figures are by soundpost.evaluation.difference_scores.
+Pairs are made anew from their seeds, of clips that the network was not trained on; what was told of
+them is kept below runs/explain/eval by the revisions of encoder and network, so that another run only
+judges. Figures are by soundpost.evaluation.difference_scores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from soundpost.evaluation.difference_outcomes import Outcome, read_chunk, write_
 from soundpost.evaluation.difference_runs import Teller, code_of, time_tiers
 from soundpost.evaluation.difference_tables import Tables, markdown
 from soundpost.evaluation.document import Section
-from soundpost.evaluation.held_out_pairs import HeldOutPair, each_slot, select, waves_of
+from soundpost.evaluation.held_out_pairs import KNOWN, HeldOutPair, each_slot, select, waves_of
 from soundpost.models.adiff_writer import AdiffWriter
 from soundpost.models.compact import CompactEncoder
 from soundpost.training import pairs
@@ -44,8 +44,8 @@ MOST_S = {1: 1.0, 3: 3.0}
 _TIMED = 10
 _TRACKED = "Explaining pairs"
 _INTRODUCTION = (
-    "Pairs of ESC-50 fold 4, UrbanSound8K fold 3, motor states and synthetic machines that neither the "
-    "encoder nor the network was trained on, every kind of edit alike. `unchecked`: the network's text. "
+    "Pairs of ESC-50 fold 4, UrbanSound8K fold 3, speech, motor states and synthetic machines that the "
+    f"network was not trained on, every kind of edit alike. {KNOWN} `unchecked`: the network's text. "
     "`checked`: what a user sees, after claims were checked and what was contradicted was written again or "
     "replaced by measurements. `measurements alone`: no network. Shares and means with 95 % bootstrap "
     "intervals over origins. Invented: false of the record, its contents and what was measured on the exact "

@@ -1,4 +1,4 @@
-"""What the parts of ADIFF are worth: trainings of one budget beside each other, before any checking.
+"""What the parts of ADIFF are worth: stages of one length beside each other, before any checking.
 
 Run as: python -m soundpost.evaluation.explain_ablations --run "B, baseline=runs/explain/ablations/b/stage2" ...
 
@@ -41,7 +41,8 @@ MEASURES = (
 )
 _WAYS = (Way(UNCHECKED, 1), Way(UNCHECKED, 1, swapped=True))
 _INTRODUCTION = (
-    "Trainings of equal budget, told by the network alone, tier 1, pairs of the development folds; "
+    "Stages of equal length: a run with stage 3 had stage 2 before it, twice the steps in all. Told by "
+    "the network alone, tier 1, pairs of the development folds; "
     "95 % intervals over scenes. The last column is the share of edits named less that of the first "
     "run, in pairs."
 )

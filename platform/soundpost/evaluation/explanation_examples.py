@@ -25,7 +25,7 @@ COUNT, SEED = 20, 2502
 _WAYS = tuple(Way(CHECKED, tier) for tier in TIERS)
 _NAMES = {1: "concise", 2: "brief", 3: "detailed"}
 _INTRODUCTION = (
-    "{count} pairs of recordings from the folds that nothing was trained on, drawn by seed {seed} among "
+    "{count} pairs of recordings that the network was not trained on, drawn by seed {seed} among "
     "those told in all three tiers. Each is printed as it came out, the bad ones too. `known` is the "
     "exact record of what was done; the network and the checks never see it."
 )

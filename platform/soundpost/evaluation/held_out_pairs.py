@@ -1,4 +1,6 @@
-"""The pairs that explanations are measured on: of clips that nothing was trained on, every kind of edit.
+"""The pairs that explanations are measured on: of clips held out of training, every kind of edit.
+
+The encoder of held-out figures was trained on all speech and motors: see `KNOWN`.
 
 A pair is its record: the group's seed makes the waves anew, so nothing is kept on disk.
 """
@@ -24,6 +26,11 @@ TWO, DIFFERENT, SAME, AGAIN = "two edits", "different scenes", "same recording",
 KINDS = tuple(str(kind) for kind in EditKind)
 SLOTS = (*KINDS, TWO, DIFFERENT, SAME, AGAIN)
 UNEDITED = (SAME, AGAIN)
+# What must be said beside every figure on these pairs (`training.compact`, `training.pair_scenes`).
+KNOWN = (
+    "The encoder never heard the two folds, but it was trained on these very clips of speech and of the "
+    "motor, which the network did not hear; of the speakers of FSDD it heard other takes."
+)
 # Far from the seeds that training counts up from.
 FIRST_SEED = 5_000_000
 # Of one group, so that no scene weighs more than its share.

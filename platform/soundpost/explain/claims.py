@@ -200,7 +200,7 @@ def _compare(
     """Note what one comparing word says, and return the sounds that it says it of."""
     masked = sentence.masked
     # Of both at once nothing can be more: it is compared with something else.
-    if cue.sign and (audio == 0 or NEGATED.search(masked[clause.start : cue.start])):
+    if (cue.sign and audio == 0) or NEGATED.search(masked[clause.start : cue.start]):
         return []
     nouns = _subjects(reader, sentence, clause, cue)
     attribute, events = _attribute(masked, cue, nouns, clause)
@@ -277,6 +277,7 @@ def _coordinated(masked: str, before: list[Noun], cue: Cue) -> list[Noun]:
 
 
 _PROPERTIES = (Attribute.LEVEL, Attribute.PITCH, Attribute.RATE, Attribute.COUNT)
+_HELD = (Attribute.NOISE, Attribute.REVERB, Attribute.BAND)
 _OF_SOUNDS = (Attribute.BAND, Attribute.REVERB)
 
 
@@ -440,11 +441,15 @@ def _note(
         where = 3 - where if other and where else where
         reader.add(sentence, (where, noun.what, Attribute.EVENT, direction), start, end)
         reader.known.add(noun.what or "")
-    elif noun.attribute in (Attribute.NOISE, Attribute.REVERB) and cue is not None:
+    elif noun.attribute in _HELD and (cue is not None or not _compares(clause)):
         sign = {Direction.ONLY: 1, Direction.ABSENT: -1}.get(direction, 0)
         if sign:
-            what = (where, None, noun.attribute, direction_of(noun.attribute, sign))
+            what = (where, noun.what, noun.attribute, direction_of(noun.attribute, sign))
             reader.add(sentence, what, start, end)
+
+
+def _compares(clause: Clause) -> bool:
+    return any(cue.mode is None for cue in clause.cues)
 
 
 def _where(

@@ -98,6 +98,7 @@ _NOT = r"(?:\s+not|n['\u2019]t)"
 _CANNOT = r"(?:can(?:\s*not|['\u2019]t)|could(?:\s+not|n['\u2019]t))"
 _MANY = r"(?:(?:a\s+few|several|many|some|one|two|three)\s+)?"
 _LOUDNESS = r"(?:levels?|loudness|volume|amplitude|intensity)\b"
+_NOT_SO = r"(?:not|isn['\u2019]t|aren['\u2019]t)\s+(?:quite\s+)?(?:as|so)"
 _PACE = r"(?:pace|speed|tempo|rate)\b"
 # What begins or ends faster does not go faster, and a higher share is not higher.
 _OF_ONE_MOMENT = r"(?!,?\s+(?:attack|decay|onset|release|rise|fade|increase|decrease)\w*)"
@@ -105,6 +106,8 @@ _OF_NO_PITCH = (
     r"(?!\s+(?:proportion|number|density|degree|amount|share|percentage|quality|range)\b)"
 )
 _COMPARE: tuple[tuple[Attribute, int, str], ...] = (
+    (Attribute.LEVEL, -1, rf"{_NOT_SO}\s+(?:loud|strong|prominent)|half\s+as\s+loud"),
+    (Attribute.LEVEL, 1, rf"{_NOT_SO}\s+(?:soft|quiet|faint)|(?:twice|times)\s+as\s+loud"),
     (Attribute.LEVEL, 0, r"(?:equally|as|just\s+as)\s+(?:loud|soft|quiet)(?:\s+as)?|the\s+same\s+(?:level|loudness|volume)"),
     (Attribute.PITCH, 0, r"the\s+same\s+pitch"),
     (Attribute.RATE, 0, r"the\s+same\s+(?:pace|speed|tempo|rate)"),
@@ -114,10 +117,10 @@ _COMPARE: tuple[tuple[Attribute, int, str], ...] = (
     (Attribute.PITCH, -1, r"(?:lowered|shifted\s+down)\s+by\s+(?:\S+\s+){1,2}?(?:semitones?|octaves?)"),
     (Attribute.RATE, 1, rf"higher\s+{_PACE}"),
     (Attribute.RATE, -1, rf"lower\s+{_PACE}"),
-    (Attribute.COUNT, 1, rf"{_MANY}more\s+(?:times|often|frequently|repetitions)|a\s+(?:greater|larger)\s+number\s+of\s+times|once\s+more"),
-    (Attribute.COUNT, -1, rf"{_MANY}fewer(?:\s+(?:times|repetitions))?|less\s+(?:often|frequently)|a\s+smaller\s+number\s+of\s+times|not\s+as\s+(?:often|many\s+times)"),
-    (Attribute.RATE, 1, rf"(?:faster|quicker|more\s+(?:quickly|rapidly|rapid)){_OF_ONE_MOMENT}|(?:sped|speeded)\s+up|speeds\s+up"),
-    (Attribute.RATE, -1, rf"slower{_OF_ONE_MOMENT}|more\s+slowly|less\s+(?:quickly|rapidly|rapid)|slowed\s+down|slows\s+down"),
+    (Attribute.COUNT, 1, rf"{_MANY}more\s+(?:times?|often|frequent(?:ly)?|repetitions)|(?:times|twice)\s+more(?=\s+(?:in\b|than\b|\*)|[,.;]|$)|a\s+(?:greater|larger)\s+number\s+of\s+times|once\s+more"),
+    (Attribute.COUNT, -1, rf"{_MANY}fewer(?:\s+(?:times|repetitions))?|less\s+(?:often|frequent(?:ly)?)|a\s+smaller\s+number\s+of\s+times|not\s+as\s+(?:often|many\s+times)"),
+    (Attribute.RATE, 1, rf"(?:faster|quicker|more\s+(?:quickly|rapidly|rapid)){_OF_ONE_MOMENT}|(?:sped|speed(?:s|ed)?)\s+up|(?:twice|times)\s+as\s+fast"),
+    (Attribute.RATE, -1, rf"slower{_OF_ONE_MOMENT}|more\s+slowly|less\s+(?:quickly|rapidly|rapid)|slow(?:s|ed)?\s+down|half\s+as\s+fast"),
     (Attribute.TIME, -1, r"earlier|sooner"),
     (Attribute.TIME, 1, r"later(?!\s+(?:on|an?|the|some|there)\b)|delayed"),
     (Attribute.REVERB, 1, r"more\s+(?:reverberant|reverberation|reverb|echo(?:es)?|echoing|echoey|echoic)|roomier|stronger\s+(?:echo(?:es)?|reverberation|reverb)"),
@@ -136,7 +139,7 @@ _LOOSE: tuple[tuple[int, str], ...] = (
     (-1, r"less|shorter|decreased|decreases|falls|fall|drops|shrinks|smaller"),
 )
 _HAS = r"(?:has|have|holds?|contains?|features?|carries|carry|includes?|presents?)"
-_IS = r"(?:is|are|was|were)"
+_IS = r"(?:is|are|was|were|has\s+been|have\s+been)"
 _MODES: tuple[tuple[Mode, str], ...] = (
     (Mode.REPLACED_BY, rf"{_IS}\s+(?:replaced|exchanged|swapped)\s+(?:in\s+\*+\s+)?(?:by|with|for)|gives?\s+way\s+to|makes?\s+way\s+for|turns?\s+into|changes?\s+(?:in)?to|becomes?(?=\s+an?\b)"),
     (Mode.REPLACES, rf"replaces?|replacing|takes?\s+the\s+place\s+of|taking\s+the\s+place\s+of|(?:stands?\s+|{_IS}\s+heard\s+|{_IS}\s+)?(?:instead|in\s+place)\s+of|rather\s+than|stands?\s+in\s+for"),

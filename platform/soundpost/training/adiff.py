@@ -288,7 +288,10 @@ def _read_words(course: Course, train: AdiffBatches, options: AdiffOptions) -> N
     shares, recent = replace(options.shares, texts=0.0), list[float]()
     for step in track(range(options.reading_steps), "adiff: reading"):
         set_rate(optimizer, step, options.reading_steps, _WARM_UP_STEPS)
-        batch = train.draw(np.random.default_rng([options.seed, 1, step]), shares)
+        rng = np.random.default_rng([options.seed, 1, step])
+        batch = train.draw(rng, shares)
+        # A language model may bring dropout along.
+        torch.manual_seed(int(rng.integers(2**62)))
         batch = cut_to(batch, room_of(course)).to(options.device)
         with torch.autocast(
             torch.device(options.device).type, torch.bfloat16, enabled=options.half

@@ -48,7 +48,8 @@ _USED = (*LABELLED, *SPOKEN, "motor")
 MOTOR_TEST_THROTTLES = (20, 50)
 MOTOR_DEV_EVERY = 4
 MOTOR_RANGE_DB = 30.0
-# Speakers fall into the splits by their names.
+# Speakers fall into the splits by their names; of FSDD origins are single takes of six speakers, who
+# are therefore in all of them.
 _SPEAKER_PARTS = ("test", "dev", "train", "train", "train")
 
 # A part is heard where it is no more than this below all others together ...
