@@ -113,8 +113,9 @@ train-explain: explain-pairs ## Train what explains and captions, and put it int
 		--out $(EXPLAIN)/captions/compact
 	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.caption_data --encoder runs/measured --which 1 --of 2 \
 		--out $(EXPLAIN)/captions/measured
-	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.dac --captions $(EXPLAIN)/captions/compact \
-		$(EXPLAIN)/captions/measured --ship platform/soundpost/models/weights/dac
+	$(TRAIN_ENV) $(BIN)/python -m soundpost.training.dac --half --twin-steps 2400 \
+		--dac-steps 10000 --taught-texts 500 --taught-draws 2 --ship platform/soundpost/models/weights/dac \
+		--captions $(EXPLAIN)/captions/measured $(EXPLAIN)/captions/compact
 
 .PHONY: explain-pairs
 explain-pairs: runs/measured/model.safetensors ## Make the pairs that explanations are trained on
