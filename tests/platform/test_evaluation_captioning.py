@@ -21,7 +21,13 @@ from soundpost.evaluation.captioning_scores import (
     captions_per_s,
     score,
 )
-from soundpost.evaluation.captioning_tasks import five_captions, groups_of, unseen
+from soundpost.evaluation.captioning_tasks import (
+    LEAST_CLIPS,
+    five_captions,
+    groups_of,
+    spent,
+    unseen,
+)
 from soundpost.models.caption_condition import Conditions, Style
 from soundpost.models.caption_twin import TwinConfig, TwinModel, TwinWriter, twin_of
 from soundpost.models.dac import DacConfig, DacDimensions, DacModel, DacSampling, DacWriter
@@ -131,13 +137,17 @@ def test_rates_are_of_the_writers_in_turn() -> None:
     assert (rates > 0).all()
 
 
-def test_clips_without_all_five_captions_are_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "val.csv"
+def write_captions(path: Path, clips: Sequence[Sequence[str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["file_name", *(f"caption_{n}" for n in range(1, 6))])
-        rows.writerow(["a.wav", "one", " two ", "three", "four", "five"])
-        rows.writerow(["b.wav", "one", "", "three", "four", "five"])
+        rows.writerows([f"{number}.wav", *captions] for number, captions in enumerate(clips))
+
+
+def test_clips_without_all_five_captions_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "val.csv"
+    without = ["one", "", "three", "four", "five"]
+    write_captions(path, [["one", " two ", "three", "four", "five"], without])
     assert five_captions(path) == [("one", "two", "three", "four", "five")]
     with pytest.raises(DataMissingError):
         five_captions(tmp_path / "missing.csv")
@@ -213,3 +223,15 @@ def test_clips_with_a_caption_that_was_trained_on_are_left_out() -> None:
     assert unseen(rows, frozenset()) == rows
     assert unseen(rows, frozenset({"a dog barks"})) == rows[1:]
     assert unseen(rows, frozenset({"rain falls", "one"})) == []
+
+
+def test_texts_of_which_hardly_a_clip_is_left_are_not_measured_and_said(tmp_path: Path) -> None:
+    for name in ("audiocaps", "clotho"):
+        path = tmp_path / "text" / name / "val.csv"
+        path.parent.mkdir(parents=True)
+        rows = [[f"{name} {clip} {place}" for place in range(5)] for clip in range(LEAST_CLIPS + 1)]
+        write_captions(path, rows)
+    read = frozenset({"audiocaps 0 0", "clotho 0 1", "clotho 1 4"})
+    assert spent(tmp_path, frozenset()) == []
+    assert [line.split(":")[0] for line in spent(tmp_path, read)] == ["Clotho, as text"]
+    assert f"all but {LEAST_CLIPS - 1} have" in spent(tmp_path, read)[0]

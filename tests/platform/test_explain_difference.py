@@ -131,6 +131,13 @@ def test_of_a_sentence_the_statement_at_fault_alone_is_dropped(joined: str) -> N
     assert text.written_by == "model"
 
 
+def test_of_a_text_that_was_written_again_nothing_unchecked_is_believed() -> None:
+    evasive = f"{TRUE} The whole goes on and on."
+    assert explain(FixedWriter({1: [evasive]})).tiers[1].text == evasive
+    text = explain(FixedWriter({1: [FALSE, evasive]})).tiers[1]
+    assert (text.text, text.attempts) == (TRUE, 2)
+
+
 def test_a_writer_that_says_nothing_or_no_claim_is_not_believed() -> None:
     for empty in ("", "Sounds are wonderful."):
         text = explain(FixedWriter({1: [empty]})).tiers[1]

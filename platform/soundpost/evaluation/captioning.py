@@ -36,7 +36,7 @@ from soundpost.evaluation.captioning_scores import (
     captions_per_s,
     score,
 )
-from soundpost.evaluation.captioning_tasks import heard_task, text_tasks, trained_texts
+from soundpost.evaluation.captioning_tasks import heard_task, spent, text_tasks, trained_texts
 from soundpost.evaluation.document import Section
 from soundpost.evaluation.meteor import Meteor, missing
 from soundpost.models.caption_twin import TwinWriter
@@ -270,6 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tasks = tasks_of(options, encoder)
     dac = DacWriter.load(options.dac, replace(DacSampling(), steps=options.steps))
     lines: list[str] = []
+    if "text" in options.only:
+        lines += [*spent(load_settings().data, trained_texts(options.trained)), ""]
     for part in report(tasks, dac, TwinWriter.load(options.twin), encoder):
         sys.stdout.write("\n".join(part) + "\n")
         sys.stdout.flush()

@@ -32,6 +32,9 @@ KEPT = Path("runs/explain/eval")
 # References of a recording, of the many wordings that are true of it.
 REFERENCES = 5
 _SEED = 77
+_TEXTS = {"AudioCaps, as text": "audiocaps/val.csv", "Clotho, as text": "clotho/val.csv"}
+# Fewer clips than this are no measurement.
+LEAST_CLIPS = 50
 _BATCH = 16
 
 WriteCaption = Callable[[Sequence[Heard], np.random.Generator], str]
@@ -86,15 +89,33 @@ def text_tasks(
 ) -> list[CaptionTask]:
     """Return the validation captions of AudioCaps and Clotho: the first is read, four are to match.
 
-    trained: texts that captioners were trained on, as `plain` leaves them; clips with one are left out.
+    trained: texts that captioners were trained on, as `plain` leaves them; clips with one are left
+    out, and a task of which hardly any clip is left (`spent`).
     """
+    found = {name: unseen(_rows(data, path), trained) for name, path in _TEXTS.items()}
     return [
-        _text_task(encoder, name, unseen(five_captions(data / "text" / path), trained)[:most])
-        for name, path in (
-            ("AudioCaps, as text", Path("audiocaps/val.csv")),
-            ("Clotho, as text", Path("clotho/val.csv")),
-        )
+        _text_task(encoder, name, rows[:most])
+        for name, rows in found.items()
+        if len(rows) >= LEAST_CLIPS
     ]
+
+
+def spent(data: Path, trained: frozenset[str]) -> list[str]:
+    """Say of which texts hardly a clip is left to measure on, a sentence each."""
+    lines = []
+    for name, path in _TEXTS.items():
+        rows = _rows(data, path)
+        left = len(unseen(rows, trained))
+        if left < LEAST_CLIPS:
+            lines.append(
+                f"{name}: not measured. Of {len(rows):,} clips all but {left} have a caption that the "
+                "captioners were trained on."
+            )
+    return lines
+
+
+def _rows(data: Path, path: str) -> list[tuple[str, ...]]:
+    return five_captions(data / "text" / path)
 
 
 def unseen(rows: Sequence[tuple[str, ...]], trained: frozenset[str]) -> list[tuple[str, ...]]:

@@ -218,7 +218,10 @@ class _Drafting:
     def _best(self, one: _Tier) -> TierText:
         last = one.drafts[-1]
         rests = [rest for draft in one.drafts if (rest := self._rest(draft)) is not None]
-        kept = last if last.stands else max(rests, key=_supported, default=None)
+        # Kept from a phrase, a network finds others that say the same and are not understood: of a text
+        # that was written again nothing is believed but what was checked.
+        whole = last.stands and len(one.drafts) == 1
+        kept = last if whole else max(rests, key=_supported, default=None)
         excluded, attempts = tuple(dict.fromkeys(one.excluded)), len(one.drafts)
         if kept is not None:
             return self._completed(kept, attempts, excluded)
@@ -235,11 +238,11 @@ class _Drafting:
         return TierText(text, claims, BY_MODEL, attempts, excluded, added)
 
     def _rest(self, draft: _Draft) -> _Draft | None:
-        """Return a draft without the statements at fault; None where nothing is left that stands."""
+        """Return the statements of a draft that claim something and nothing wrong; None without any."""
         kept = [
             sentence(text)
             for start, text in _statements(draft.text)
-            if not any(start <= one.claim.start < start + len(text) for one in draft.wrong)
+            if _within(start, text, draft.claims) and not _within(start, text, draft.wrong)
         ]
         text = " ".join(kept)
         claims = check(parse(text), *self._heard, self._encoder)
@@ -248,6 +251,11 @@ class _Drafting:
             return None
         rest = _Draft(text, claims, ())
         return rest if _supported(rest) else None
+
+
+def _within(start: int, text: str, claims: Sequence[Checked]) -> bool:
+    """Say whether any claim lies in a statement that starts there."""
+    return any(start <= one.claim.start < start + len(text) for one in claims)
 
 
 def _clause(text: str, claim: Claim) -> str:
