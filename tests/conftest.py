@@ -26,6 +26,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 
+from soundpost.config import load_settings
 from soundpost.store import models, recordings, sources, windows
 from soundpost.store.recordings import NewRecording
 from soundpost.store.session import Store, open_store
@@ -35,6 +36,15 @@ from soundpost_migrations.upgrade import upgrade
 # How long an example takes depends on what else the machine does, and says nothing of the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_this_test() -> Iterator[None]:
+    """Settings are read once a process: a test must not be given those that another one read."""
+    load_settings.cache_clear()
+    yield
+    load_settings.cache_clear()
+
 
 # Durability is not what these tests are about; without it they take a third of the time.
 SERVER_SETTINGS = {

@@ -6,7 +6,7 @@ soundpost: runs it and returns what it printed and its exit code.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Told:
 @pytest.fixture
 def soundpost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Told]]:
+) -> Callable[..., Told]:
     """Return a function that runs the command line, with the stand-in encoder."""
     monkeypatch.setenv("SOUNDPOST_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SOUNDPOST_ENCODER", "placeholder:tone")
@@ -47,5 +47,4 @@ def soundpost(
         code = ended.value.code
         return Told(code if isinstance(code, int) else 0, printed.out, printed.err)
 
-    yield run
-    load_settings.cache_clear()
+    return run
